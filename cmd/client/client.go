@@ -1,0 +1,223 @@
+// Package client is the command line's side of the control socket: it finds
+// the daemon of a home, starts one where that is wanted, sends requests and
+// reads answers, streams and file contents, and turns every failure into a
+// *control.Error that a person can act on.
+//
+// It imports home and control. It knows no drive: everything about drives is
+// asked of the daemon.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+
+	"hearth/cmd/control"
+	"hearth/cmd/home"
+)
+
+// Client talks to one daemon.
+type Client struct {
+	home *home.Home
+	http *http.Client
+	pong control.Pong
+	// Hint, if set, is told what the daemon says beside an answer.
+	Hint func(text string)
+}
+
+// New makes a client of the daemon of a home, without connecting.
+func New(h *home.Home) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", h.SocketPath())
+	}
+	return &Client{home: h, http: &http.Client{Transport: &http.Transport{
+		DialContext: dial, DisableCompression: true, MaxIdleConns: 1,
+	}}}
+}
+
+// Mounts returns the daemon's mounts as they were when the client connected.
+func (c *Client) Mounts() []control.Mounted { return c.pong.Mounts }
+
+// PID returns the daemon's process.
+func (c *Client) PID() int { return c.pong.PID }
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// ping asks who answers at the socket. Its errors are those of the transport.
+func (c *Client) ping(ctx context.Context) error {
+	resp, err := c.send(ctx, control.Ping, struct{}{})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(&c.pong)
+}
+
+// CheckVersion refuses a daemon of another build. Every route but Ping and
+// Stop needs the check to pass.
+func (c *Client) CheckVersion() error {
+	if own := control.BuildVersion(); c.pong.Version != own {
+		return control.Failed("run `hearth stop`; the next command starts the daemon of this version",
+			"the daemon (pid %d) is version %s and this is version %s", c.pong.PID, c.pong.Version, own)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, route string, body any) (*http.Response, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://hearth"+route, bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(control.VersionHeader, control.BuildVersion())
+	return c.http.Do(req)
+}
+
+// do sends a request and returns the answer if it is not a refusal.
+func (c *Client) do(ctx context.Context, route string, body any) (*http.Response, error) {
+	resp, err := c.send(ctx, route, body)
+	if err != nil {
+		return nil, c.lost(ctx, err)
+	}
+	if h := resp.Header.Get(control.HintHeader); h != "" && c.Hint != nil {
+		if text, err := url.PathUnescape(h); err == nil {
+			c.Hint(text)
+		}
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var refusal control.Error
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&refusal); err != nil || refusal.Message == "" {
+		return nil, control.Failed("", "the daemon answered %s with %s", route, resp.Status)
+	}
+	return nil, &refusal
+}
+
+// lost explains an answer that did not come.
+func (c *Client) lost(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return control.Failed("its messages are in "+c.home.LogPath(),
+		"the daemon went away before it had answered: %w", inner(err))
+}
+
+// inner strips the URL that net/http puts around errors: no person typed it.
+func inner(err error) error {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op):
+		return op.Err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the connection was closed")
+	}
+	return err
+}
+
+// Call sends a request and decodes the answer.
+func Call[Answer any](ctx context.Context, c *Client, route string, body any) (Answer, error) {
+	var a Answer
+	resp, err := c.do(ctx, route, body)
+	if err != nil {
+		return a, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
+		return a, c.lost(ctx, err)
+	}
+	return a, nil
+}
+
+// Stream sends a request and hands on each item of the answer as it arrives,
+// and progress if anybody wants it. It returns what the last line says. When
+// item fails, the stream ends and the daemon stops working on it.
+func Stream[Item, Done any](ctx context.Context, c *Client, route string, body any,
+	item func(Item) error, progress func(control.Progress)) (Done, error) {
+	var done Done
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.do(ctx, route, body)
+	if err != nil {
+		return done, err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var line control.Line
+		if err := dec.Decode(&line); err != nil {
+			return done, c.lost(ctx, err)
+		}
+		switch {
+		case line.Error != nil:
+			return done, line.Error
+		case line.Done != nil:
+			if err := json.Unmarshal(line.Done, &done); err != nil {
+				return done, fmt.Errorf("decode answer: %w", err)
+			}
+			return done, nil
+		case line.Progress != nil:
+			if progress != nil {
+				progress(*line.Progress)
+			}
+		case line.Item != nil:
+			var it Item
+			if err := json.Unmarshal(line.Item, &it); err != nil {
+				return done, fmt.Errorf("decode item: %w", err)
+			}
+			if err := item(it); err != nil {
+				return done, err
+			}
+		}
+	}
+}
+
+// Copy sends a request and writes the raw bytes of the answer to w.
+func (c *Client) Copy(ctx context.Context, route string, body any, w io.Writer) error {
+	resp, err := c.do(ctx, route, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	out := &writeErrors{w: w}
+	if _, err := io.CopyBuffer(out, resp.Body, make([]byte, 1<<20)); err != nil {
+		if out.err != nil {
+			return out.err
+		}
+		return c.lost(ctx, err)
+	}
+	if t := resp.Trailer.Get(control.ErrorTrailer); t != "" {
+		var refusal control.Error
+		if err := json.Unmarshal([]byte(t), &refusal); err != nil {
+			return fmt.Errorf("decode error of the daemon: %w", err)
+		}
+		return &refusal
+	}
+	return nil
+}
+
+// writeErrors tells errors of the writer from those of the reader, and hides
+// ReadFrom, so that CopyBuffer uses our buffer.
+type writeErrors struct {
+	w   io.Writer
+	err error
+}
+
+func (w *writeErrors) Write(p []byte) (int, error) {
+	n, err := w.w.Write(p)
+	w.err = err
+	return n, err
+}

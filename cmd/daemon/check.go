@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+
+	"hearth/cmd/control"
+	"hearth/fs"
+)
+
+// verify reads a whole drive and reports every damage.
+func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sink) (control.Verified, error) {
+	p, err := d.findDrive(ctx, req.Drive)
+	if err != nil {
+		return control.Verified{}, err
+	}
+	var done control.Verified
+	var failed error
+	r, err := p.drive.Verify(ctx, func(v fs.Damage) {
+		done.Damaged++
+		if failed == nil {
+			failed = out.item(control.DamageInfo{Path: control.PathOf(v.Path), Version: version(v.Version), Block: v.Block, Problem: v.Problem})
+		}
+	}, func(blocks, total int64) { out.progress("verify", blocks, total) })
+	done.Blocks, done.Bytes, done.Dropped = r.Blocks, r.Bytes, r.Dropped
+	return done, errors.Join(err, failed)
+}
+
+// export writes the log as static files into a new or empty folder. They are
+// written beside it and renamed into place when they are complete.
+func (d *Daemon) export(ctx context.Context, req control.ExportRequest, out *sink) (struct{}, error) {
+	p, err := d.findDrive(ctx, req.Drive)
+	if err != nil {
+		return struct{}{}, err
+	}
+	dir := req.Raw()
+	shown := control.Show(dir)
+	if !filepath.IsAbs(dir) {
+		return struct{}{}, control.Usage("", "%s is not an absolute path", shown)
+	}
+	switch names, err := os.ReadDir(dir); {
+	case err == nil && len(names) > 0:
+		return struct{}{}, control.Failed("give a new or empty folder", "%s is not empty", shown)
+	case err != nil && !errors.Is(err, iofs.ErrNotExist):
+		return struct{}{}, err
+	}
+	if err := p.drive.Sync(ctx); err != nil {
+		return struct{}{}, err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".hearth-export-")
+	if errors.Is(err, iofs.ErrNotExist) {
+		return struct{}{}, control.Failed("make the folder first", "the folder %s does not exist", control.Show(filepath.Dir(dir)))
+	}
+	if err != nil {
+		return struct{}{}, err
+	}
+	err = p.store.Own().Export(ctx, tmp)
+	if err == nil {
+		err = os.Chmod(tmp, 0o755) // it is made to be published
+	}
+	if err == nil {
+		err = os.Rename(tmp, dir)
+	}
+	if err != nil {
+		err = errors.Join(err, os.RemoveAll(tmp))
+	}
+	return struct{}{}, err
+}

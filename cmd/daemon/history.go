@@ -1,0 +1,301 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"hearth/cmd/control"
+	"hearth/fs"
+	"hearth/fs/mount"
+)
+
+// This file is all that the daemon knows of history: it translates requests
+// into the methods of fs.Drive, and their results into answers.
+
+// historyOf opens the .history folders of a drive's live mount.
+func historyOf(drive *fs.Drive) func(context.Context, fs.Ino) (mount.HistoryNode, error) {
+	return func(ctx context.Context, dir fs.Ino) (mount.HistoryNode, error) { return drive.History(ctx, dir) }
+}
+
+func (d *Daemon) changes(ctx context.Context, req control.LogRequest, out *sink) (struct{}, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return struct{}{}, err
+	}
+	sent := 0
+	var failed error
+	err = p.drive.Changes(ctx, fs.ChangeQuery{Path: p.path, Limit: req.Limit}, func(c fs.Change) bool {
+		failed = out.item(change(c))
+		sent++
+		return failed == nil && (req.Limit == 0 || sent < req.Limit)
+	})
+	if err == nil {
+		err = failed
+	}
+	return struct{}{}, err
+}
+
+func change(c fs.Change) control.Change {
+	return control.Change{
+		ID: c.ID, Version: version(c.Last), First: c.First.Seq, Time: c.Time, Verb: c.Verb,
+		Paths: control.PathsOf(c.Paths), Count: c.Count, SizeDelta: c.SizeDelta, Program: c.Program, Undone: c.Undone,
+	}
+}
+
+func version(v fs.Version) control.Version {
+	if v.Seq == 0 {
+		return control.Version{}
+	}
+	return control.Version{Version: v.Seq, Writer: uint16(v.Writer), At: v.String()}
+}
+
+func (d *Daemon) diff(ctx context.Context, req control.DiffRequest, out *sink) (struct{}, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return struct{}{}, err
+	}
+	if p.live {
+		return struct{}{}, needsTime("diff", p)
+	}
+	// Now is what is in the folder now, saved or not.
+	to := p.drive.Newest()
+	if req.To != "" {
+		if to, err = p.resolve(ctx, req.To, req.Now); err != nil {
+			return struct{}{}, err
+		}
+	} else if err := p.drive.Sync(ctx); err != nil {
+		return struct{}{}, err
+	} else {
+		to = p.drive.Newest()
+	}
+	return struct{}{}, p.drive.Diff(ctx, p.path, p.at, to, func(e fs.DiffEntry) error { return out.item(entry(e)) })
+}
+
+func entry(e fs.DiffEntry) control.DiffEntry {
+	return control.DiffEntry{Op: e.Op, Path: control.PathOf(e.Path), OldPath: control.OldPathOf(e.OldPath),
+		SizeBefore: uint64(e.SizeBefore), SizeAfter: uint64(e.SizeAfter)}
+}
+
+// needsTime refuses a path without a time where one is needed.
+func needsTime(verb string, p place) error {
+	return control.Usage("`hearth log PATH` lists the versions; "+whenRule,
+		"%s needs a time: %s@WHEN", verb, control.Show(p.path))
+}
+
+// catChunk is how much of a file is read at a time.
+const catChunk = 1 << 20
+
+func (d *Daemon) cat(ctx context.Context, req control.Target, out io.Writer) error {
+	p, err := d.find(ctx, req)
+	if err != nil {
+		return err
+	}
+	if p.live {
+		return p.catLive(ctx, out)
+	}
+	s, err := p.drive.At(ctx, p.at)
+	if err != nil {
+		return err
+	}
+	ino, err := s.Resolve(ctx, p.path)
+	if err != nil {
+		return fmt.Errorf("version %s: %w", p.at, err)
+	}
+	a, err := s.Getattr(ctx, ino)
+	if err == nil {
+		err = p.hasContents(a)
+	}
+	if err != nil {
+		return fmt.Errorf("version %s: %w", p.at, err)
+	}
+	return copyOut(ctx, out, a.Size, func(b []byte, off int64) (int, error) { return s.ReadAt(ctx, ino, b, off) })
+}
+
+func (p place) catLive(ctx context.Context, out io.Writer) error {
+	ino, err := p.drive.Resolve(ctx, p.path)
+	if err != nil {
+		return err
+	}
+	a, err := p.drive.Getattr(ctx, ino)
+	if err == nil {
+		err = p.hasContents(a)
+	}
+	if err != nil {
+		return err
+	}
+	f, err := p.drive.Open(ctx, fs.Caller{}, ino, false)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return copyOut(ctx, out, a.Size, func(b []byte, off int64) (int, error) { return f.ReadAt(ctx, b, off) })
+}
+
+// hasContents refuses what is no file with contents.
+func (p place) hasContents(a fs.Attr) error {
+	switch {
+	case a.IsDir():
+		return fmt.Errorf("%s: %w", control.Show(p.path), fs.ErrIsDir)
+	case !a.IsRegular():
+		return control.Failed("", "%s is not a file with contents", control.Show(p.path))
+	}
+	return nil
+}
+
+// copyOut writes the first size bytes of what read returns.
+func copyOut(ctx context.Context, out io.Writer, size uint64, read func(b []byte, off int64) (int, error)) error {
+	buf := make([]byte, min(catChunk, size))
+	for off := uint64(0); off < size; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n, err := read(buf[:min(uint64(len(buf)), size-off)], int64(off))
+		if _, writeErr := out.Write(buf[:n]); writeErr != nil {
+			return writeErr
+		}
+		off += uint64(n)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if n == 0 {
+			break // it was truncated while we read
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) restore(ctx context.Context, req control.RestoreRequest) (control.Result, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return control.Result{}, err
+	}
+	if p.live {
+		return control.Result{}, needsTime("restore", p)
+	}
+	o := fs.RestoreOptions{Path: p.path, At: p.at, Exact: req.Exact, DryRun: req.DryRun}
+	if req.To != nil {
+		o.To = req.To.Raw()
+	}
+	r, err := p.drive.Restore(ctx, o)
+	return result(r, "restored", req.DryRun), err
+}
+
+func (d *Daemon) undelete(ctx context.Context, req control.UndeleteRequest) (control.Result, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return control.Result{}, err
+	}
+	r, err := p.drive.Undelete(ctx, p.path, req.DryRun)
+	return result(r, "undeleted", req.DryRun), err
+}
+
+func (d *Daemon) undo(ctx context.Context, req control.UndoRequest) (control.Result, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return control.Result{}, err
+	}
+	r, err := p.drive.Undo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force})
+	return result(r, "undone", req.DryRun), err
+}
+
+func (d *Daemon) redo(ctx context.Context, req control.UndoRequest) (control.Result, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return control.Result{}, err
+	}
+	r, err := p.drive.Redo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force})
+	return result(r, "redone", req.DryRun), err
+}
+
+// result describes what was done, and in one line: "undone: deleted a, b".
+func result(r fs.Result, did string, dry bool) control.Result {
+	out := control.Result{Version: version(r.Version), DryRun: dry, Entries: []control.DiffEntry{}}
+	for _, e := range r.Entries {
+		out.Entries = append(out.Entries, entry(e))
+	}
+	switch {
+	case dry:
+		out.Summary = "would be " + did
+	case len(r.Entries) == 0:
+		out.Summary = "nothing to change"
+	default:
+		out.Summary = did
+	}
+	if r.Change.Verb != "" {
+		out.Summary += ": " + r.Change.Verb
+		for i, p := range r.Change.Paths {
+			if i > 0 {
+				out.Summary += ","
+			}
+			out.Summary += " " + control.Show(p)
+		}
+		if more := r.Change.Count - len(r.Change.Paths); more > 0 {
+			out.Summary += fmt.Sprintf(" and %d more", more)
+		}
+	}
+	return out
+}
+
+func (d *Daemon) tag(ctx context.Context, req control.TagRequest) (struct{}, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return struct{}{}, err
+	}
+	return struct{}{}, p.drive.Tag(ctx, p.path, req.Name)
+}
+
+func (d *Daemon) untag(ctx context.Context, req control.TagRequest) (struct{}, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return struct{}{}, err
+	}
+	return struct{}{}, p.drive.Untag(ctx, p.path, req.Name)
+}
+
+func (d *Daemon) tags(ctx context.Context, req control.Target) ([]control.TagInfo, error) {
+	p, err := d.find(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	found, err := p.drive.Tags(ctx, p.path)
+	tags := []control.TagInfo{}
+	for _, t := range found {
+		tags = append(tags, control.TagInfo{Name: t.Name, Version: version(t.Version), Path: control.PathOf(t.Path), Time: t.Time})
+	}
+	return tags, err
+}
+
+// feed sends the changes of a drive, oldest first. A follower gets each one
+// as soon as it is there.
+func (d *Daemon) feed(ctx context.Context, req control.FeedRequest, out *sink) (struct{}, error) {
+	p, err := d.findDrive(ctx, req.Drive)
+	if err != nil {
+		return struct{}{}, err
+	}
+	var since fs.Version // @0: the beginning
+	if s := normalWhen(req.Since); s != "@0" {
+		if since, err = p.resolve(ctx, s, req.Now); err != nil {
+			return struct{}{}, err
+		}
+	}
+	return struct{}{}, p.drive.Feed(ctx, since, req.Follow, func(e fs.FeedEntry) error {
+		err := out.item(control.FeedEntry{Version: version(e.Version), Time: e.Time, Op: e.Op,
+			Path: control.PathOf(e.Path), OldPath: control.OldPathOf(e.OldPath), Ino: uint64(e.Ino), Size: e.Size})
+		if err == nil && req.Follow {
+			err = out.now()
+		}
+		return err
+	})
+}
+
+func (d *Daemon) sync(ctx context.Context, req control.Target) (control.Version, error) {
+	p, err := d.findDrive(ctx, req.Drive)
+	if err != nil {
+		return control.Version{}, err
+	}
+	if err := p.drive.Sync(ctx); err != nil {
+		return control.Version{}, err
+	}
+	return version(p.drive.Newest()), nil
+}

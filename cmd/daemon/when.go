@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+
+	"hearth/cmd/control"
+	"hearth/fs"
+)
+
+// place is a path in a drive, at a time if live is false.
+type place struct {
+	*held
+	path string
+	live bool
+	at   fs.Version
+	when string // as it was written
+}
+
+// find opens the drive of a target and reads PATH@WHEN.
+func (d *Daemon) find(ctx context.Context, t control.Target) (place, error) {
+	p, err := d.findDrive(ctx, t.Drive)
+	if err != nil {
+		return p, err
+	}
+	raw := t.Raw()
+	p.path, p.when = path.Clean("/"+raw), t.When
+	if t.Timed {
+		left, when, ok := splitWhen(raw, t.Now)
+		if ok {
+			if _, err := p.drive.Resolve(ctx, p.path); err == nil {
+				ok = false
+				giveHint(ctx, "%s is a file of that very name; %s@%s names the other one", control.Show(p.path), control.Show(left), versionNotation(when))
+			}
+		}
+		if ok {
+			p.path, p.when = left, when
+		}
+	}
+	if p.when == "" {
+		return p, nil
+	}
+	p.live = false
+	p.at, err = p.resolve(ctx, p.when, t.Now)
+	return p, err
+}
+
+func (d *Daemon) findDrive(ctx context.Context, name string) (place, error) {
+	h, err := d.openDrive(ctx, name)
+	if err != nil {
+		return place{}, err
+	}
+	return place{held: h, path: "/", live: true}, nil
+}
+
+// resolve finds the version that a WHEN means.
+func (h *held) resolve(ctx context.Context, when string, now time.Time) (fs.Version, error) {
+	w, err := fs.ParseWhen(normalWhen(when), now)
+	if err != nil {
+		return fs.Version{}, control.Usage(whenRule, "%s is no time: %w", control.Show(when), err)
+	}
+	v, err := h.drive.ResolveWhen(ctx, w)
+	if err != nil {
+		return fs.Version{}, fmt.Errorf("%s in drive %s: %w", control.Show(when), h.name, err)
+	}
+	return v, nil
+}
+
+// whenRule is what WHEN may be, in one line.
+const whenRule = "WHEN is a version (@1234), a time (2026-11-22T10:04:05Z or shorter), ago (5m, 2h, 3d), yesterday, or a tag"
+
+// bareVersion is a version without its "@", as in PATH@1234.
+var bareVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+
+// normalWhen lets a version be written without its "@": after PATH@ a second
+// one is easily left out. A lone year is not taken for a time.
+func normalWhen(s string) string {
+	if bareVersion.MatchString(s) {
+		return "@" + s
+	}
+	return s
+}
+
+// versionNotation writes a WHEN so that it cannot be taken for anything else.
+func versionNotation(s string) string { return normalWhen(s) }
+
+// splitWhen splits PATH@WHEN at the last "@" whose right side is a WHEN.
+// PATH@@1234 and PATH@1234 both name a version.
+func splitWhen(s string, now time.Time) (left, when string, ok bool) {
+	i := strings.LastIndexByte(s, '@')
+	if i < 0 {
+		return s, "", false
+	}
+	left, when = s[:i], s[i+1:]
+	if when == "" || strings.Contains(when, "/") {
+		return s, "", false
+	}
+	if bareVersion.MatchString(when) {
+		left = strings.TrimSuffix(left, "@")
+	}
+	if _, err := fs.ParseWhen(normalWhen(when), now); err != nil {
+		return s, "", false
+	}
+	return path.Clean("/" + left), when, true
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"hearth/cmd/client"
+	"hearth/cmd/control"
+)
+
+func (a *app) logCommand() *cli.Command {
+	return &cli.Command{
+		Name: "log", Usage: "list what was changed, newest first", ArgsUsage: "PATH",
+		Description: describe(`Lists the changes of a file or folder as people think of them: one untar, one
+save, one "rm -r" is one line, with its version, time, what it did, the change
+of size and the program. A change that was undone is marked.`,
+			"hearth log -n 20 ~/Hearth/letters"),
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "n", Usage: "at most `N` changes; 0 means all", DefaultText: "40 on a terminal, else all"},
+			jsonFlag(),
+		},
+		Action: a.log,
+	}
+}
+
+// screenful is how many changes a terminal gets unless asked for more.
+const screenful = 40
+
+func (a *app) log(c *cli.Context) error {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return err
+	}
+	limit := c.Int("n")
+	if limit < 0 {
+		return control.Usage(helpHint(c), "-n %d: there is no negative number of changes", limit)
+	}
+	if !c.IsSet("n") && a.outTerm && !c.Bool("json") {
+		limit = screenful
+	}
+	d, t, err := a.path(c.Context, args[0], false)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	req := control.LogRequest{Target: t, Limit: limit}
+	if c.Bool("json") {
+		list := &array{v: &a.voice}
+		if _, err := client.Stream[control.Change, struct{}](c.Context, d, control.Log, req,
+			func(ch control.Change) error { return list.add(ch) }, a.progress); err != nil {
+			return err
+		}
+		list.close()
+		return nil
+	}
+	n := 0
+	_, err = client.Stream[control.Change, struct{}](c.Context, d, control.Log, req, func(ch control.Change) error {
+		n++
+		return a.change(ch)
+	}, a.progress)
+	if err == nil && n == limit && !c.IsSet("n") && limit > 0 {
+		_ = a.flush()
+		a.hint("these are the newest %d; -n 0 lists all", limit)
+	}
+	return err
+}
+
+// change prints one line of the log.
+func (a *app) change(ch control.Change) error {
+	paths := ch.Paths.Raw()
+	shown := make([]string, len(paths))
+	for i, p := range paths {
+		shown[i] = control.Show(p)
+	}
+	what := ch.Verb + " " + strings.Join(shown, ", ")
+	if more := ch.Count - len(paths); more > 0 {
+		what += fmt.Sprintf(" and %d more", more)
+	}
+	if ch.Program != "" {
+		what += "  (" + control.Show(ch.Program) + ")"
+	}
+	if ch.Undone {
+		what += "  [undone]"
+	}
+	_, err := fmt.Fprintf(a.out, "%-8s %s  %10s  %s\n", ch.At, a.when(ch.Time), delta(ch.SizeDelta), what)
+	return err
+}

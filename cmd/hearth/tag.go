@@ -1,0 +1,40 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"hearth/cmd/client"
+	"hearth/cmd/control"
+)
+
+func (a *app) tagCommand() *cli.Command {
+	return &cli.Command{
+		Name: "tag", Usage: "name the present, and keep it for ever", ArgsUsage: "PATH TAG",
+		Description: describe("Names the present version of a folder or file. A tagged version is kept for\never, and PATH@TAG shows it.",
+			"hearth tag ~/Hearth/thesis submitted"),
+		Action: func(c *cli.Context) error { return a.tag(c, control.Tag) },
+	}
+}
+
+func (a *app) untagCommand() *cli.Command {
+	return &cli.Command{
+		Name: "untag", Usage: "take a tag away", ArgsUsage: "PATH TAG",
+		Description: describe("Takes a tag away. What it kept is kept from then on as long as any other version.",
+			"hearth untag ~/Hearth/thesis draft-3"),
+		Action: func(c *cli.Context) error { return a.tag(c, control.Untag) },
+	}
+}
+
+func (a *app) tag(c *cli.Context, route string) error {
+	args, err := arguments(c, 2, 2)
+	if err != nil {
+		return err
+	}
+	d, t, err := a.path(c.Context, args[0], false)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_, err = client.Call[struct{}](c.Context, d, route, control.TagRequest{Target: t, Name: args[1]})
+	return err
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"hearth/cmd/client"
+	"hearth/cmd/control"
+)
+
+func (a *app) undoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "undo", Usage: "take the newest change back", ArgsUsage: "[PATH]",
+		Description: describe(`Takes back the newest change of a file or folder; without PATH, of the current
+folder. Again takes back the one before. Nothing newer is lost: where later
+edits overlap, undo stops and says so. "hearth redo" does it again.`,
+			"rm -r ~/Hearth/project && hearth undo ~/Hearth"),
+		Flags: []cli.Flag{
+			dryRunFlag(),
+			boolFlag("force", "even where later edits overlap: they stay in the history"),
+			jsonFlag(),
+		},
+		Action: func(c *cli.Context) error { return a.undo(c, control.Undo) },
+	}
+}
+
+func (a *app) redoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "redo", Usage: "do again what undo took back", ArgsUsage: "[PATH]",
+		Description: describe("Does the change again that the last undo of a file or folder took back; without\nPATH, of the current folder. A new edit there ends what can be redone.",
+			"hearth redo ~/Hearth"),
+		Flags:  []cli.Flag{dryRunFlag(), jsonFlag()},
+		Action: func(c *cli.Context) error { return a.undo(c, control.Redo) },
+	}
+}
+
+func (a *app) undo(c *cli.Context, route string) error {
+	args, err := arguments(c, 0, 1)
+	if err != nil {
+		return err
+	}
+	path := "."
+	if len(args) == 1 {
+		path = args[0]
+	}
+	d, t, err := a.path(c.Context, path, false)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	r, err := client.Call[control.Result](c.Context, d, route,
+		control.UndoRequest{Target: t, DryRun: c.Bool("dry-run"), Force: c.Bool("force")})
+	if err != nil {
+		return err
+	}
+	return a.result(c, r)
+}

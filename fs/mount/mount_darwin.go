@@ -1,0 +1,90 @@
+package mount
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// macOS mounts through macFUSE, if it is installed. This is not tested.
+
+const (
+	statusNotTTY = fuse.Status(syscall.ENOTTY)
+	statusStale  = fuse.Status(syscall.ESTALE)
+
+	seekHole = 3
+	seekData = 4
+
+	// foreignXattrs: macOS has no namespaces.
+	foreignXattrs = true
+)
+
+// renameFlags translates renamex_np's RENAME_SWAP and RENAME_EXCL to those of
+// fs, which are Linux's.
+func renameFlags(flags uint32) uint32 {
+	var out uint32
+	if flags&0x2 != 0 {
+		out |= 2
+	}
+	if flags&0x4 != 0 {
+		out |= 1
+	}
+	return out
+}
+
+// killsSetgid: macOS has other ACLs.
+func killsSetgid(*fuse.SetXAttrIn) bool { return false }
+
+func platformOptions(f *fuse.MountOptions, readOnly bool) {
+	if readOnly {
+		f.Options = append(f.Options, "ro")
+	}
+}
+
+func mountError(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return errors.Join(ErrNoFuse, err)
+	}
+	return err
+}
+
+func prepare(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return "", err
+	}
+	var st, up syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		return "", err
+	}
+	if err := syscall.Stat(filepath.Dir(path), &up); err != nil {
+		return "", err
+	}
+	if st.Dev != up.Dev {
+		return "", ErrMounted
+	}
+	return path, checkEmpty(path)
+}
+
+func tune(string) {}
+
+func withdraw(string) {}
+
+func unmount(path string, how How) error {
+	flags := 0
+	if how != Clean {
+		flags = syscall.MNT_FORCE
+	}
+	err := syscall.Unmount(path, flags)
+	if errors.Is(err, syscall.EBUSY) {
+		return ErrBusy
+	}
+	return err
+}
