@@ -18,7 +18,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The Go toolchain stamps the version (commit, modified or not) by itself.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/hearth ./cmd/hearth
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -o bin/hearth ./cmd/hearth
 
 # A daemon of an older build is ended first; it mounts its drives again when
 # the new one starts.
@@ -34,8 +34,8 @@ mount: build fuse
 	fi; \
 	q() { printf %q "$$1"; }; h=$$(q "$$hearth"); d=$$(q "$$dir"); \
 	printf '%s\n' "The drive $(DRIVE) is the folder $$dir. Try:" "" \
-	    "    echo 'Dear Ada,' > $$d/letter.txt" \
-	    "    echo 'Dear Grace,' > $$d/letter.txt" \
+	    "    echo 'Dear Ada,' | tee $$d/letter.txt" \
+	    "    echo 'Dear Grace,' | tee $$d/letter.txt" \
 	    "    $$h log $$d/letter.txt" \
 	    "    $$h undo $$d/letter.txt" \
 	    "    cat $$d/letter.txt" \

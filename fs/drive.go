@@ -97,6 +97,7 @@ type Drive struct {
 
 	snapshots snapshotCache
 	waiters   feedWaiters
+	upkeep    upkeepState
 }
 
 // version is a commit with its place in the log.
@@ -174,6 +175,7 @@ func newDrive(o Options) *Drive {
 	d.pages = pages{d}
 	d.spill = newSpill(o.Store)
 	d.work = newWork()
+	d.upkeep.one = make(chan struct{}, 1)
 	d.cuts = budget{burst: 64, perSecond: 20}
 	d.stopped, d.stop = context.WithCancel(context.Background())
 	return d
@@ -212,11 +214,11 @@ func (d *Drive) Close(ctx context.Context) error {
 		return nil
 	}
 	d.closed = true
+	d.changed.Broadcast()
 	d.mu.Unlock()
 	d.stop()
 	d.wg.Wait()
-	err := d.commit(ctx, true)
-	err = errors.Join(err, d.index.close(), d.spill.close())
+	err := errors.Join(d.dropOrphans(), d.commit(ctx, true), d.index.close())
 	d.waiters.closeAll()
 	return err
 }
@@ -292,11 +294,7 @@ func (d *Drive) usable() error {
 func (d *Drive) mutated() {
 	d.mutations++
 	if d.unsaved.IsZero() {
-		d.unsaved = time.Now()
-		select {
-		case d.kick <- struct{}{}:
-		default:
-		}
+		d.arm()
 	}
 }
 

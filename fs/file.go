@@ -79,9 +79,12 @@ func (f *File) Flush() {
 
 // Fsync returns when what was done to the file so far is durable.
 func (f *File) Fsync(ctx context.Context) error {
-	f.d.mu.RLock()
+	f.d.mu.Lock()
 	o := f.d.orphans[f.ino]
-	f.d.mu.RUnlock()
+	if _, ok := f.d.work.writer[f.ino]; ok {
+		f.d.work.closed[f.ino] = struct{}{} // a version somebody asked to be kept
+	}
+	f.d.mu.Unlock()
 	if o != nil {
 		return nil // nothing of it outlives its handles
 	}

@@ -35,16 +35,18 @@ type index struct {
 	dir    string
 	logger *slog.Logger
 
-	mu      sync.Mutex
-	wake    *sync.Cond
-	pending map[[16]byte]uint64 // appended, not yet durable or not yet written
-	queue   []version           // committed, not yet written
-	durable bool                // the newest of queue is durable
-	through uint64              // versions written
-	broken  error
-	closing bool
-	opened  chan struct{} // closed once the database is open, or cannot be
-	done    chan struct{}
+	mu        sync.Mutex
+	wake      *sync.Cond
+	pending   map[[16]byte]uint64 // appended, not yet durable or not yet written
+	queue     []version           // committed, not yet written
+	durable   bool                // the newest of queue is durable
+	updates   []*indexUpdate      // what upkeep changed, to be written after queue
+	expecting bool                // updates may come: see expect
+	through   uint64              // versions written
+	broken    error
+	closing   bool
+	opened    chan struct{} // closed once the database is open, or cannot be
+	done      chan struct{}
 
 	dbMu sync.RWMutex
 	db   *pebble.DB
@@ -87,7 +89,7 @@ func (x *index) fail(err error) {
 	if first {
 		x.broken = err
 	}
-	x.pending, x.queue = nil, nil
+	x.pending, x.queue, x.updates = nil, nil, nil
 	x.wake.Broadcast()
 	x.mu.Unlock()
 	if first {
@@ -97,9 +99,11 @@ func (x *index) fail(err error) {
 }
 
 func (x *index) open() error {
-	if _, err := os.Stat(filepath.Join(x.dir, indexBroken)); err == nil {
-		if err := os.RemoveAll(x.dir); err != nil {
-			return err
+	for _, reason := range []string{indexBroken, indexUpdating} {
+		if _, err := os.Stat(filepath.Join(x.dir, reason)); err == nil {
+			if err := os.RemoveAll(x.dir); err != nil {
+				return err
+			}
 		}
 	}
 	db, err := x.openDB()
@@ -163,17 +167,27 @@ func (x *index) run() {
 	}
 	for {
 		x.mu.Lock()
-		for !x.closing && x.broken == nil && (len(x.queue) == 0 || !x.durable) {
+		for !x.closing && x.broken == nil && !x.due() {
 			x.wake.Wait()
 		}
-		if x.broken != nil || x.closing && (len(x.queue) == 0 || !x.durable) {
+		if x.broken != nil || !x.due() {
 			x.mu.Unlock()
 			break
 		}
-		queue, blocks := x.queue, x.pending
-		x.queue, x.pending, x.durable = nil, map[[16]byte]uint64{}, false
+		queue, blocks, updates := x.queue, x.pending, x.updates
+		if len(queue) > 0 {
+			x.queue, x.pending, x.durable = nil, map[[16]byte]uint64{}, false
+		}
+		x.updates = nil
 		x.mu.Unlock()
-		if err := x.write(queue, blocks); err != nil {
+		var err error
+		if len(queue) > 0 {
+			err = x.write(queue, blocks)
+		}
+		if err == nil {
+			err = x.apply(updates)
+		}
+		if err != nil {
 			x.fail(err)
 		}
 	}
@@ -193,6 +207,14 @@ func (x *index) run() {
 			x.logger.Warn("closing the index", "drive", x.d.store.ID(), "error", err)
 		}
 	}
+}
+
+// due reports whether there is something that may be written. Under x.mu.
+func (x *index) due() bool {
+	if len(x.queue) == 0 {
+		return len(x.updates) > 0
+	}
+	return x.durable
 }
 
 func (x *index) close() error {
@@ -263,26 +285,6 @@ func (x *index) add(desc log.Descriptor, i uint64) {
 		x.pending[key] = i
 	}
 	x.mu.Unlock()
-}
-
-// forget removes a block that is to be dropped, before it is.
-func (x *index) forget(desc log.Descriptor) {
-	if x == nil {
-		return
-	}
-	var key [16]byte
-	copy(key[:], desc.Digest[:])
-	x.mu.Lock()
-	delete(x.pending, key)
-	x.mu.Unlock()
-	x.dbMu.RLock()
-	defer x.dbMu.RUnlock()
-	if x.db == nil {
-		return
-	}
-	if err := x.db.Delete(append([]byte{'b'}, key[:]...), pebble.NoSync); err != nil {
-		go x.fail(err)
-	}
 }
 
 // committed queues a version; it is written once a durable one follows.

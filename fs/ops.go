@@ -339,6 +339,8 @@ func (d *Drive) Link(ctx context.Context, c Caller, ino, parent Ino, name string
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
+	d.upkeep.placing.RLock() // adopt appends blocks
+	defer d.upkeep.placing.RUnlock()
 	s := d.sessions.of(c, d.clock())
 	if err := d.begin(); err != nil {
 		return Attr{}, err

@@ -1,12 +1,14 @@
 package fs
 
 import (
-	"context"
+	"errors"
 	"fmt"
-	"os"
+	iofs "io/fs"
+	"path/filepath"
 	"sync"
 
 	"hearth/log"
+	"hearth/log/disk"
 	"hearth/log/seal"
 )
 
@@ -174,7 +176,9 @@ func (d *Drive) Unref(ino Ino, n uint64) {
 		delete(d.orphans, ino)
 		d.dropDirty(ino)
 		if len(d.orphans) == 0 {
-			d.spill.reset()
+			if err := d.spill.reset(); err != nil {
+				d.logger.Warn("space of deleted files", "drive", d.store.ID(), "error", err)
+			}
 		}
 	}
 }
@@ -191,13 +195,14 @@ func (d *Drive) settle(ino Ino) {
 	}
 }
 
-// spill holds the sealed blocks of inodes without a name, in an unlinked file
-// beside the log.
+// spill holds the sealed blocks of inodes without a name, in a file beside the
+// log that does not outlive the drive's opening.
 type spill struct {
-	dir string
+	disk disk.FS
+	path string
 
 	mu     sync.Mutex
-	file   *os.File
+	file   disk.File
 	size   int64
 	blocks []spillBlock
 }
@@ -207,21 +212,23 @@ type spillBlock struct {
 	size int
 }
 
-func newSpill(s *log.Store) *spill { return &spill{dir: s.Dir()} }
+func newSpill(s *log.Store) *spill {
+	return &spill{disk: s.FS(), path: filepath.Join(s.Dir(), "spill")}
+}
 
 func (s *spill) append(stored []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, "spill-")
+		// A killed process may have left one.
+		err := s.disk.Remove(s.path)
+		if err == nil || errors.Is(err, iofs.ErrNotExist) {
+			s.file, err = s.disk.Create(s.path)
+		}
 		if err != nil {
 			return 0, fmt.Errorf("data of files without a name: %w", err)
 		}
-		if err := os.Remove(f.Name()); err != nil {
-			f.Close()
-			return 0, fmt.Errorf("data of files without a name: %w", err)
-		}
-		s.file, s.size, s.blocks = f, 0, nil
+		s.size, s.blocks = 0, nil
 	}
 	if _, err := s.file.WriteAt(stored, s.size); err != nil {
 		return 0, fmt.Errorf("data of files without a name: %w", err)
@@ -248,23 +255,25 @@ func (s *spill) read(dst []byte, index uint64, skip int, keys *seal.Keyring) err
 }
 
 // reset gives the space back once no inode uses it.
-func (s *spill) reset() {
+func (s *spill) reset() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.file != nil {
-		s.file.Close()
-		s.file, s.size, s.blocks = nil, 0, nil
+	if s.file == nil {
+		return nil
 	}
+	err := errors.Join(s.file.Close(), s.disk.Remove(s.path))
+	s.file, s.size, s.blocks = nil, 0, nil
+	return err
 }
 
-func (s *spill) close() error {
-	s.reset()
-	return nil
-}
-
-// dropOrphans ends every inode without a name; their handles answer ErrStale.
-func (d *Drive) dropOrphans(context.Context) {
+// dropOrphans ends every inode without a name: the drive closes.
+func (d *Drive) dropOrphans() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	clear(d.orphans)
+	for ino := range d.orphans {
+		d.settle(ino)
+		delete(d.orphans, ino)
+		d.dropDirty(ino)
+	}
+	return d.spill.reset()
 }

@@ -328,6 +328,9 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 func (d *Drive) copyRecords(from *view, as, ino Ino, kind byte) error {
 	it := from.scan(kindRange(as, kind))
 	for it.next() {
+		if err := d.stillKept(it.key, it.value); err != nil {
+			return fmt.Errorf("inode %d: %w", as, err)
+		}
 		key := it.key
 		if as != ino {
 			key = append(appendKey(nil, ino, kind), it.key[keyPrefix:]...)

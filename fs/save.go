@@ -60,6 +60,11 @@ func (d *Drive) commitLocked(durable bool) error {
 		d.thaw(fz, err)
 		return err
 	}
+	return d.finish(fz, durable)
+}
+
+// finish makes what was frozen a version. Under commitMu.
+func (d *Drive) finish(fz *frozenWork, durable bool) error {
 	next, stored, err := d.build(fz)
 	if err == nil {
 		var index uint64
@@ -77,8 +82,9 @@ func (d *Drive) commitLocked(durable bool) error {
 	if durable {
 		d.synced = fz.mutations
 	}
-	if d.mutations == fz.mutations {
-		d.unsaved = time.Time{}
+	d.unsaved = time.Time{}
+	if d.mutations != fz.mutations {
+		d.arm() // what came meanwhile waits for the next one
 	}
 	d.mu.Unlock()
 	d.index.committed(next.version, durable)
@@ -231,6 +237,7 @@ func (d *Drive) thaw(fz *frozenWork, cause error) {
 	for ino, id := range later.writer {
 		d.work.writer[ino] = id
 	}
+	d.arm()
 	d.changed.Broadcast()
 }
 
@@ -253,14 +260,14 @@ func (d *Drive) saver() {
 			}
 			if err := d.commit(d.stopped, true); err != nil && d.stopped.Err() == nil {
 				d.logger.Error("saving changes", "drive", d.store.ID(), "error", err)
-				d.retryLater()
 			}
 		}
 	}
 }
 
-// retryLater arms the saver again after a failed commit.
-func (d *Drive) retryLater() {
+// arm has the saver commit within the delay. Under mu.
+func (d *Drive) arm() {
+	d.unsaved = time.Now()
 	select {
 	case d.kick <- struct{}{}:
 	default:

@@ -144,16 +144,17 @@ func (c *cutter) next() []byte {
 		return nil
 	}
 	data := c.runs[0].run.data[c.pos:]
-	if len(data) < seal.MaxChunk && len(c.runs) > 1 {
-		// The chunk may reach into the runs that follow: look at them as one.
+	c.chunker.Reset()
+	n := c.chunker.Next(data, c.final && len(c.runs) == 1)
+	if n == 0 && len(c.runs) > 1 {
+		// The chunk reaches into the runs that follow: look at them as one.
 		data = append(make([]byte, 0, seal.MaxChunk), data...)
 		for _, r := range c.runs[1:] {
 			data = append(data, r.run.data[:min(len(r.run.data), seal.MaxChunk-len(data))]...)
 		}
+		c.chunker.Reset()
+		n = c.chunker.Next(data, c.final && c.left() == len(data))
 	}
-	c.chunker.Reset()
-	last := c.left() == len(data)
-	n := c.chunker.Next(data, c.final && last)
 	if n == 0 {
 		return nil
 	}
@@ -292,7 +293,7 @@ func (d *Drive) appendDeduplicated(stored []byte, lookup bool) (uint64, error) {
 	}
 	desc := log.Describe(stored)
 	if index, ok := d.index.find(desc); ok {
-		if have, err := d.own.Descriptor(index); err == nil && have == desc && d.own.Present(index) {
+		if have, err := d.own.Descriptor(index); err == nil && have == desc && d.own.Present(index) && !d.upkeep.isCondemned(index) {
 			return index, nil
 		}
 	}

@@ -58,7 +58,7 @@ func (d *Drive) At(_ context.Context, v Version) (*Snapshot, error) {
 	if v.Writer != d.writer {
 		return nil, fmt.Errorf("version %v: no such writer: %w", v, ErrNoVersion)
 	}
-	if s := d.snapshots.get(v); s != nil {
+	if s := d.leased(v); s != nil {
 		return s, nil
 	}
 	c, err := d.version(v.Seq)
@@ -113,12 +113,14 @@ func (c *snapshotCache) put(s *Snapshot) {
 	}
 }
 
-// drop forgets every snapshot: versions are being swept.
-func (c *snapshotCache) drop() {
+// remove forgets the snapshot of a version.
+func (c *snapshotCache) remove(v Version) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.order.Init()
-	clear(c.m)
+	if e := c.m[v]; e != nil {
+		c.order.Remove(e)
+		delete(c.m, v)
+	}
 }
 
 // Time returns when the version was made.
@@ -188,7 +190,8 @@ func (s *Snapshot) Getxattr(_ context.Context, ino Ino, name string) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	return s.d.xattrValue(rec)
+	value, err := s.d.xattrValue(rec)
+	return value, notKept(err)
 }
 
 // Listxattr returns the names of an inode's extended attributes, sorted.
@@ -216,7 +219,7 @@ func (s *Snapshot) ReadAt(_ context.Context, ino Ino, p []byte, off int64) (int,
 		return 0, err
 	}
 	if err := s.d.readExtents(exts, p, uint64(off)); err != nil {
-		return 0, fmt.Errorf("inode %d of version %v at %d: %w", ino, s.Version, off, err)
+		return 0, fmt.Errorf("inode %d of version %v at %d: %w", ino, s.Version, off, notKept(err))
 	}
 	return len(p), nil
 }

@@ -113,6 +113,8 @@ func (d *Drive) Setxattr(_ context.Context, c Caller, ino Ino, name string, valu
 	case len(value) > MaxXattr:
 		return ErrAttrTooBig
 	}
+	d.upkeep.placing.RLock()
+	defer d.upkeep.placing.RUnlock()
 	rec, err := d.encodeXattr(value)
 	if err != nil {
 		return err

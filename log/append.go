@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -33,6 +34,8 @@ type limits struct {
 	// an entry counts as markEntry bytes besides its size.
 	mark      int64
 	markEntry int64
+	// reserve is how much space is kept back.
+	reserve int64
 	// rollDead is how many dead bytes in the tail are worth a new segment.
 	rollDead int64
 }
@@ -42,13 +45,13 @@ func newLimits(tiny bool) limits {
 		return limits{
 			segment: 256 << 10, flush: 16 << 10, syncBehind: 64 << 10,
 			window: 16 << 10, windowLow: 4 << 10, windowCommit: 8 << 10,
-			mark: 128 << 10, markEntry: 1 << 10, rollDead: 4 << 10,
+			mark: 128 << 10, markEntry: 1 << 10, reserve: 256 << 10, rollDead: 4 << 10,
 		}
 	}
 	return limits{
 		segment: segmentSize, flush: 256 << 10, syncBehind: 4 << 20,
 		window: 1 << 20, windowLow: 256 << 10, windowCommit: 128 << 10,
-		mark: 16 << 20, markEntry: 4 << 10, rollDead: 1 << 20,
+		mark: 16 << 20, markEntry: 4 << 10, reserve: 8 << 20, rollDead: 1 << 20,
 	}
 }
 
@@ -112,7 +115,7 @@ func (l *Log) appendEntry(e *entry, meta bool) (uint64, error) {
 	if err := l.writable(); err != nil {
 		return 0, err
 	}
-	if !meta && !l.reserve.restore(reserveSize) {
+	if !meta && !l.reserve.restore() {
 		return 0, fmt.Errorf("appending to %s: only the reserve is left: %w", l.dir, syscall.ENOSPC)
 	}
 	if err := l.makeRoom(meta); err != nil {
@@ -246,14 +249,11 @@ func (l *Log) rollover(meta bool) error {
 		return err
 	}
 	seg, err := l.createSegment(old.num+1, l.next)
-	if isFull(err) && meta && l.reserve.release() {
+	if isFull(err) && !errors.Is(err, ErrPoisoned) && meta && l.reserve.release() {
 		seg, err = l.createSegment(old.num+1, l.next)
 	}
 	if err != nil {
-		if isFull(err) {
-			return err
-		}
-		return l.fail(err)
+		return err // nothing has happened: the old segment can still be used
 	}
 	l.setTail(seg, segmentHeader)
 	l.segs.put(old)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"testing"
 
@@ -21,6 +20,8 @@ type crashModel struct {
 	wrap func(disk.FS) disk.FS
 	log  *Log
 
+	freeing bool // much is dropped and reclaimed
+
 	acked     [][]byte // entries that are durable for certain; nil: dropped
 	shown     []Head   // every head that was returned
 	now       [][]byte // entries as of now
@@ -31,7 +32,7 @@ type crashModel struct {
 
 func newCrashModel(r *crashfs.Run) *crashModel {
 	return &crashModel{
-		Run: r, wrap: func(d disk.FS) disk.FS { return d },
+		Run: r, freeing: r.Rand.IntN(3) == 0, wrap: func(d disk.FS) disk.FS { return d },
 		dropped: roaring64.New(), maybeDrop: roaring64.New(),
 	}
 }
@@ -39,7 +40,6 @@ func newCrashModel(r *crashfs.Run) *crashModel {
 func (m *crashModel) options() Options {
 	o := testOptions(m.wrap(m.FS), "/log")
 	o.Inline, o.Tiny, o.Reserve = true, true, "/reserve"
-	o.Logger = slog.New(slog.DiscardHandler)
 	return o
 }
 
@@ -61,7 +61,11 @@ func (m *crashModel) block() []byte {
 // step does one thing to the log. The error is one after which the log must
 // be opened again.
 func (m *crashModel) step() error {
-	switch n := m.Rand.IntN(100); {
+	n := m.Rand.IntN(100)
+	if m.freeing {
+		n = 40 + m.Rand.IntN(60)
+	}
+	switch {
 	case n < 50:
 		b := m.block()
 		index, err := m.log.Append(b)
@@ -72,11 +76,11 @@ func (m *crashModel) step() error {
 			m.now = append(m.now, b)
 		}
 		return err
-	case n < 80:
+	case n < 75:
 		return m.commit()
-	case n < 85:
+	case n < 82:
 		return m.drop()
-	case n < 89:
+	case n < 87:
 		_, err := m.log.Reclaim(context.Background(), 0)
 		return err
 	case n < 91:
@@ -190,6 +194,11 @@ func (m *crashModel) reopen() error {
 	}
 	if !ok {
 		return fmt.Errorf("%d entries are there, which is neither what was acknowledged (%d) nor attempted (%d attempts)", size, len(m.acked), len(m.attempts))
+	}
+	for _, d := range l.Health().Damage {
+		if d.File != l.indexPath("") {
+			return fmt.Errorf("found damaged: %v", d)
+		}
 	}
 	m.now, m.acked, m.attempts = found, found, nil
 	m.maybeDrop = l.Dropped()

@@ -2,8 +2,8 @@ package log
 
 import (
 	"errors"
-	"fmt"
 	iofs "io/fs"
+	"slices"
 )
 
 // Fork is the evidence that a log has forked: two signed heads of which
@@ -72,7 +72,7 @@ func (s *Store) Remember(v *Verifier, head Head, rootAt func(size uint64) ([32]b
 	if ok {
 		if known.Size >= head.Size {
 			if known.Size == head.Size && known.Root != head.Root {
-				return s.keepFork(known, head)
+				return s.fork(&forkError{known: known, other: head})
 			}
 			return nil
 		}
@@ -81,26 +81,24 @@ func (s *Store) Remember(v *Verifier, head Head, rootAt func(size uint64) ([32]b
 			return err
 		}
 		if root != known.Root {
-			return s.keepFork(known, head)
+			return s.fork(&forkError{known: known, other: head})
 		}
 	}
 	s.heads.Heads[v.Origin()] = string(head.Note)
 	return writeChecked(s.disk, s.path("heads"), &s.heads)
 }
 
-// keepFork keeps the evidence of a fork and returns the error.
-func (s *Store) keepFork(known, other Head) error {
-	err := fmt.Errorf("%w: %s: size %d and size %d contradict each other", ErrFork, known.Origin, known.Size, other.Size)
-	f := Fork{Origin: known.Origin, Known: string(known.Note), Other: string(other.Note)}
-	for _, have := range s.heads.Forks {
-		if have == f {
-			return err
-		}
+// fork keeps the evidence of a fork and returns the error. With mu held.
+func (s *Store) fork(err *forkError) error {
+	f := Fork{Origin: err.known.Origin, Known: string(err.known.Note), Other: string(err.other.Note)}
+	if slices.Contains(s.heads.Forks, f) || len(s.heads.Forks) >= maxForks {
+		return err
 	}
-	if len(s.heads.Forks) < maxForks {
-		s.heads.Forks = append(s.heads.Forks, f)
+	s.heads.Forks = append(s.heads.Forks, f)
+	if failed := writeChecked(s.disk, s.path("heads"), &s.heads); failed != nil {
+		return errors.Join(err, failed)
 	}
-	return errors.Join(err, writeChecked(s.disk, s.path("heads"), &s.heads))
+	return err
 }
 
 // Forks returns the evidence of forks.
@@ -108,27 +106,4 @@ func (s *Store) Forks() []Fork {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Fork(nil), s.heads.Forks...)
-}
-
-// checkRemembered compares a log that was just opened with what is remembered
-// of it.
-func (s *Store) checkRemembered(l *Log) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	known, ok := s.remembered(l.verifier)
-	if !ok {
-		return nil
-	}
-	head := l.Head()
-	if head.Size < known.Size {
-		return fmt.Errorf("%s: %w: it has %d entries, but once had %d", l.dir, ErrRolledBack, head.Size, known.Size)
-	}
-	root, err := l.Root(known.Size)
-	if err != nil {
-		return err
-	}
-	if root != known.Root {
-		return s.keepFork(known, head)
-	}
-	return nil
 }

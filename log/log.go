@@ -27,6 +27,10 @@ type Options struct {
 	Verifier *Verifier     // of the log's checkpoints; may be nil if there is a Signer
 	Keys     *seal.Keyring // for ReadBlock and ReadData; may be nil
 
+	// Known is a head of the log that was once durable, and may be zero. A
+	// log that has lost it is not opened.
+	Known Head
+
 	// Reserve is the path of a file that keeps space back for commits on a
 	// full disk; empty: none.
 	Reserve string
@@ -101,6 +105,7 @@ type Log struct {
 	limits limits
 	inline bool
 	kick   chan struct{}
+	life   context.Context // ends when Close begins
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the background goroutine has ended
 }
@@ -114,6 +119,7 @@ func newLog(o Options) (*Log, error) {
 		locs:    newLocations(), dropped: roaring64.New(),
 		limits: newLimits(o.Tiny), inline: o.Inline, kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	l.life, l.stop = context.WithCancel(context.Background())
 	if l.slog == nil {
 		l.slog = slog.Default()
 	}
@@ -133,7 +139,7 @@ func (l *Log) openReserve(path string) (err error) {
 	if path == "" {
 		return nil
 	}
-	l.reserve, err = newReserve(l.disk, path, l.dir)
+	l.reserve, err = newReserve(l.disk, path, l.dir, l.limits.reserve)
 	return err
 }
 
@@ -177,29 +183,35 @@ func (l *Log) create() error {
 }
 
 // createSegment makes a segment file durable, entry and all. After an error
-// there is none.
+// there is none, also after a crash: recovery would take it for a sign that
+// the segment before it was synced. If that is not certain, the error matches
+// ErrPoisoned.
 func (l *Log) createSegment(num uint32, first uint64) (*segment, error) {
 	if num >= maxSegments {
 		return nil, fmt.Errorf("log %s is full: it has %d segments", l.dir, num)
 	}
 	path := l.segs.path(num)
 	file, err := l.disk.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	err = func() error {
-		if _, err := file.WriteAt(encodeSegmentHeader(num, first, l.keyHash), 0); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+	if err == nil {
+		if err = l.initSegment(file, num, first); err == nil {
+			return l.segs.add(num, file), nil
 		}
-		if err := file.Datasync(); err != nil {
-			return err
-		}
-		return l.disk.SyncDir(l.segs.dir)
-	}()
-	if err != nil {
-		return nil, errors.Join(err, file.Close(), l.disk.Remove(path))
+		err = errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
 	}
-	return l.segs.add(num, file), nil
+	if failed := errors.Join(removeIfThere(l.disk, path), l.disk.SyncDir(l.segs.dir)); failed != nil {
+		return nil, l.fail(errors.Join(err, failed))
+	}
+	return nil, err
+}
+
+func (l *Log) initSegment(file disk.File, num uint32, first uint64) error {
+	if _, err := file.WriteAt(encodeSegmentHeader(num, first, l.keyHash), 0); err != nil {
+		return err
+	}
+	if err := file.Datasync(); err != nil {
+		return err
+	}
+	return l.disk.SyncDir(l.segs.dir)
 }
 
 // setTail makes seg, of which the caller gives up its use, the segment that
@@ -213,13 +225,21 @@ func (l *Log) setTail(seg *segment, off int64) {
 
 // start begins background work.
 func (l *Log) start() {
-	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
 	if l.inline {
 		close(l.done)
 		return
 	}
-	go l.background(ctx)
+	go l.background(l.life)
+}
+
+// bound returns ctx, ended also when the log is closed.
+func (l *Log) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	end := context.AfterFunc(l.life, func() { cancel(fmt.Errorf("%s: %w", l.dir, ErrClosed)) })
+	return ctx, func() {
+		end()
+		cancel(nil)
+	}
 }
 
 // usable returns an error if the log cannot be used at all.
@@ -299,9 +319,10 @@ func (l *Log) Bytes() (int64, error) {
 	return sum, nil
 }
 
-// Close ends all work, truncates the unused part of the tail, advances the
-// mark and closes the files. What was appended and not committed is lost.
+// Close ends all work, advances the mark, truncates the unused part of the
+// tail and closes the files. What was appended and not committed is lost.
 func (l *Log) Close() error {
+	l.stop()
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()
 	l.spaceMu.Lock()
@@ -315,21 +336,21 @@ func (l *Log) Close() error {
 	}
 	broken := l.poison != nil
 	l.mu.Unlock()
-	l.stop()
 	<-l.done
 
 	l.markMu.Lock()
 	defer l.markMu.Unlock()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
-	var errs []error
 	if !broken {
-		errs = append(errs, l.settleLocked(), l.trimTail())
+		if err := errors.Join(l.settleLocked(), l.trimTail()); err != nil {
+			l.slog.Warn("a log was not closed in good order; opening it will take longer", "dir", l.dir, "err", err)
+		}
 	}
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	return errors.Join(append(errs, l.closeFiles())...)
+	return l.closeFiles()
 }
 
 // trimTail cuts off what was not committed, and the zeros.

@@ -3,6 +3,7 @@ package log
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -23,7 +24,10 @@ func testKeys() *seal.Keyring {
 }
 
 func testOptions(d disk.FS, dir string) Options {
-	return Options{FS: d, Dir: dir, Signer: NewSigner(testSeed(1)), Keys: testKeys()}
+	return Options{
+		FS: d, Dir: dir, Signer: NewSigner(testSeed(1)), Keys: testKeys(),
+		Logger: slog.New(slog.DiscardHandler),
+	}
 }
 
 func mustCreate(t testing.TB, o Options) *Log {

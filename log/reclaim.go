@@ -49,6 +49,8 @@ func (l *Log) Erase(ctx context.Context) (freed int64, err error) {
 }
 
 func (l *Log) reclaim(ctx context.Context, limit int64, erase bool) (freed int64, err error) {
+	ctx, cancel := l.bound(ctx)
+	defer cancel()
 	if err := l.rollTail(ctx, erase); err != nil {
 		return 0, fmt.Errorf("freeing space in %s: %w", l.dir, err)
 	}
@@ -68,15 +70,18 @@ func (l *Log) reclaim(ctx context.Context, limit int64, erase bool) (freed int64
 		if limit <= 0 {
 			break
 		}
-		n, copied, err := l.reclaimSegment(ctx, u, erase)
+		n, copied, failed := l.reclaimSegment(ctx, u, erase)
 		freed += n
 		limit -= copied
-		if err != nil {
-			return freed, fmt.Errorf("freeing space in %s: segment %d: %w", l.dir, u.num, err)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("freeing space in %s: segment %d: %w", l.dir, u.num, failed))
+		}
+		if failed != nil && !errors.Is(failed, ErrDamaged) {
+			return freed, err
 		}
 	}
-	l.reserve.restore(reserveSize)
-	return freed, nil
+	l.reserve.restore()
+	return freed, err
 }
 
 // usage returns the use of the segments that may be rewritten.
@@ -145,8 +150,8 @@ func (l *Log) settleForSpace() error {
 
 // reclaimSegment frees what is worth it in one segment.
 func (l *Log) reclaimSegment(ctx context.Context, u segmentUse, erase bool) (freed, copied int64, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, 0, err
+	if ctx.Err() != nil {
+		return 0, 0, context.Cause(ctx)
 	}
 	before, err := l.segmentBytes(u.num)
 	if err != nil {
@@ -191,8 +196,8 @@ func (l *Log) punchSegment(ctx context.Context, u segmentUse) error {
 			return nil
 		}
 		for _, loc := range run {
-			if err := ctx.Err(); err != nil {
-				return err
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 			from := (loc.offset() + frameHeader + pageSize - 1) &^ (pageSize - 1)
 			to := (loc.offset() + frameHeader + int64(loc.length())) &^ (pageSize - 1)
@@ -238,7 +243,7 @@ func (l *Log) rollTail(ctx context.Context, all bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-committed:
 		}
 	}

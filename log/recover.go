@@ -56,7 +56,7 @@ func OpenLog(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.recover(); err != nil {
+	if err := l.recover(o.Known); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the log %s: %w", o.Dir, err), l.closeFiles())
 	}
 	if err := l.openReserve(o.Reserve); err != nil {
@@ -69,14 +69,16 @@ func OpenLog(o Options) (*Log, error) {
 // recovery is the state of opening one log.
 type recovery struct {
 	*Log
+	known    Head // see Options
 	segments []uint32
-	last     uint32 // the last segment
+	last     uint32 // the last segment that is not empty; those before it are durable
 	from     position
 	rehash   bool // read everything from the start, not only the last segment
 	rebuilt  bool
 
 	checkpoints []foundCheckpoint
 	bad         []badEntry // in order
+	broken      []position // frames that are no entries'
 	evidence    uint64     // this size is durable for certain
 	evidencePos position   // where its checkpoint ends; if not known, where the scan began
 	stuck       bool       // at an entry whose leaf is not known: nothing is added any more
@@ -95,8 +97,8 @@ type badEntry struct {
 // keepCheckpoints is how many of the newest checkpoints are candidates.
 const keepCheckpoints = 1024
 
-func (l *Log) recover() error {
-	r := &recovery{Log: l}
+func (l *Log) recover(known Head) error {
+	r := &recovery{Log: l, known: known}
 	if err := r.list(); err != nil {
 		return err
 	}
@@ -105,6 +107,10 @@ func (l *Log) recover() error {
 		return err
 	}
 	if err := r.trust(); err != nil {
+		return err
+	}
+	// Names that a killed process made, or removed, may not be durably so.
+	if err := l.disk.SyncDir(l.segs.dir); err != nil {
 		return err
 	}
 	if !r.rebuilt && l.marked.rewriting > 0 {
@@ -117,7 +123,7 @@ func (l *Log) recover() error {
 		r.dropsFromLog()
 	}
 	if r.hints != nil {
-		err = errors.Join(err, r.hints.Close(), l.disk.Remove(l.indexPath("hints")))
+		err = errors.Join(err, r.hints.Close())
 	}
 	if err != nil {
 		return err
@@ -133,9 +139,10 @@ func (l *Log) recover() error {
 		defer l.markMu.Unlock()
 		if err := l.settleLocked(); err != nil {
 			l.slog.Warn("the index could not be settled", "err", err)
+			return nil
 		}
 	}
-	return nil
+	return removeIfThere(l.disk, l.indexPath("hints"))
 }
 
 // list finds the segments and checks their headers.
@@ -159,7 +166,29 @@ func (r *recovery) list() error {
 		return fmt.Errorf("%w: no segments in %s", ErrForeign, r.segs.dir)
 	}
 	r.last = r.segments[len(r.segments)-1]
-	return r.checkHeaders()
+	if err := r.checkHeaders(); err != nil {
+		return err
+	}
+	for r.last > 0 {
+		empty, err := r.isEmpty(r.last)
+		if err != nil || !empty {
+			return err
+		}
+		r.last--
+	}
+	return nil
+}
+
+// isEmpty reports whether a segment has no frame, nor anything else that is
+// not zero.
+func (r *recovery) isEmpty(num uint32) (bool, error) {
+	seg, err := r.segs.get(num)
+	if err != nil {
+		return false, err
+	}
+	defer r.segs.put(seg)
+	s, err := newScanner(seg.file, num, false)
+	return err == nil && s.zeroFrom(segmentHeader), err
 }
 
 // checkHeaders checks the headers of the first and the last segments, which
@@ -244,8 +273,8 @@ func (r *recovery) openIndex() error {
 // checkTruncated makes sure that the segments hold what the mark says was
 // durable.
 func (r *recovery) checkTruncated() error {
-	if r.from.segment > r.last {
-		return fmt.Errorf("%w: segments after %d are missing from %s", ErrForeign, r.last, r.segs.dir)
+	if top := r.segments[len(r.segments)-1]; r.from.segment > top {
+		return fmt.Errorf("%w: segments after %d are missing from %s", ErrForeign, top, r.segs.dir)
 	}
 	info, err := r.disk.Stat(r.segs.path(r.from.segment))
 	if err != nil {
@@ -260,12 +289,14 @@ func (r *recovery) checkTruncated() error {
 // discardIndex starts the index over. The old leaves are kept as hints.
 func (r *recovery) discardIndex() error {
 	r.rebuilt, r.rehash = true, false
-	if err := r.disk.MkdirAll(r.indexPath("")); err != nil {
-		return err
+	// Hints of an attempt that failed are older than what it left.
+	hints := r.indexPath("hints")
+	_, err := r.disk.Stat(hints)
+	if errors.Is(err, iofs.ErrNotExist) {
+		err = r.disk.Rename(r.indexPath("hash.0"), hints)
 	}
-	err := r.disk.Rename(r.indexPath("hash.0"), r.indexPath("hints"))
 	if err == nil {
-		r.hints, err = r.disk.Open(r.indexPath("hints"))
+		r.hints, err = r.disk.OpenRead(hints)
 	}
 	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
@@ -313,7 +344,7 @@ func (r *recovery) scanSegment(num uint32) error {
 			if !errors.Is(err, ErrDamaged) {
 				return err
 			}
-			r.health.note(Damage{Writer: r.writer, Index: NoEntry, Segment: num, File: seg.path, Detail: "the segment's header is damaged"})
+			r.broken = append(r.broken, position{num, 0})
 		} else if first > r.next && !r.stuck {
 			// The end of the segment before is lost. Its entries cannot be
 			// more than it had room for.
@@ -331,7 +362,7 @@ func (r *recovery) scanSegment(num uint32) error {
 		r.slog.Warn("a segment could not be read in parts", "segment", seg.path, "err", s.err)
 	}
 	for _, at := range res.broken {
-		r.health.note(Damage{Writer: r.writer, Index: NoEntry, Segment: num, Offset: at, File: seg.path, Detail: "a checkpoint or recap is damaged"})
+		r.broken = append(r.broken, position{num, at})
 	}
 	r.evidence = max(r.evidence, res.evidence)
 	r.checkpoints = append(r.checkpoints, res.checkpoints...)
@@ -367,219 +398,6 @@ func (r *recovery) fold(s *scanner, res *found) {
 func (r *recovery) spill() error {
 	if r.rebuilt && r.tree.unflushed() > 1<<20 {
 		return r.tree.flush()
-	}
-	return nil
-}
-
-// adopt chooses the checkpoint to go on from and makes it so.
-func (r *recovery) adopt() error {
-	head, pos, resign, err := r.choose()
-	if err != nil {
-		return err
-	}
-	for _, b := range r.bad {
-		if b.index < head.Size {
-			r.noteBad(b)
-		}
-	}
-	if err := r.cut(pos); err != nil {
-		return err
-	}
-	if err := r.tree.truncate(head.Size); err != nil {
-		return err
-	}
-	r.locs.truncate(head.Size)
-	r.next = head.Size
-	tail, err := r.segs.get(pos.segment)
-	if err != nil {
-		return err
-	}
-	r.setTail(tail, pos.offset)
-	if err := r.settleTail(head, pos); err != nil {
-		return err
-	}
-	r.durable.Store(head.Size)
-	if resign {
-		buf := r.appendCheckpoint(nil, head, nil)
-		if _, err := tail.file.WriteAt(buf, pos.offset); err != nil {
-			return fmt.Errorf("%s: %w", tail.path, err)
-		}
-		if err := tail.file.Datasync(); err != nil {
-			return err
-		}
-		pos.offset += int64(len(buf))
-		r.setTail(tail, pos.offset)
-	}
-	r.head, r.headPos = head, pos
-	return nil
-}
-
-// choose returns the head to adopt and where its frames end. With resign its
-// checkpoint is to be written there again.
-func (r *recovery) choose() (head Head, pos position, resign bool, err error) {
-	head, pos = r.head, r.headPos // of the mark, or empty
-	var refused error
-	for i := len(r.checkpoints) - 1; i >= 0; i-- {
-		c := &r.checkpoints[i]
-		if c.size <= head.Size {
-			break
-		}
-		h, err := r.checkCandidate(c)
-		if err == nil && !r.torn(c.size) {
-			head, pos = h, c.pos
-			break
-		}
-		if err != nil {
-			refused = err
-			r.slog.Warn("a checkpoint was passed over", "dir", r.dir, "size", c.size, "err", err)
-		}
-	}
-	if r.evidence <= head.Size {
-		if head.Size == 0 && refused != nil {
-			return head, pos, false, refused
-		}
-		return head, pos, false, nil
-	}
-	if refused != nil || r.signer == nil || r.next < r.evidence {
-		return head, pos, false, r.evidenceError(head, refused)
-	}
-	// The frames of the acknowledged entries are there, their checkpoint is
-	// not.
-	loc := r.locs.get(r.evidence - 1)
-	if !loc.isBlock() {
-		return head, pos, false, r.evidenceError(head, nil)
-	}
-	root, err := r.tree.rootAt(r.evidence)
-	if err != nil {
-		return head, pos, false, err
-	}
-	head, err = r.signer.Sign(r.evidence, root)
-	return head, position{loc.segment(), loc.offset() + frameSize(int(loc.length()))}, true, err
-}
-
-func (r *recovery) evidenceError(head Head, cause error) error {
-	err := fmt.Errorf("%w: %d entries were durable, but only %d can be verified", ErrDamaged, r.evidence, head.Size)
-	if r.stuck {
-		err = fmt.Errorf("%w; the descriptor of entry %d is lost", err, r.next)
-	}
-	if cause != nil {
-		err = fmt.Errorf("%w: %w", err, cause)
-	}
-	return err
-}
-
-// readCheckpoint reads a checkpoint that was found and verifies it.
-func (l *Log) readCheckpoint(c *foundCheckpoint) (Head, error) {
-	seg, err := l.segs.get(c.pos.segment)
-	if err != nil {
-		return Head{}, err
-	}
-	defer l.segs.put(seg)
-	text := make([]byte, c.noteLen)
-	if _, err := seg.file.ReadAt(text, c.noteOff); err != nil {
-		return Head{}, fmt.Errorf("%s: %w", seg.path, err)
-	}
-	return l.verifier.Verify(text)
-}
-
-// checkCandidate verifies a checkpoint against the entries.
-func (r *recovery) checkCandidate(c *foundCheckpoint) (Head, error) {
-	h, err := r.readCheckpoint(c)
-	if err != nil {
-		return h, err
-	}
-	if h.Size != c.size {
-		return h, fmt.Errorf("%w: of size %d in the place of size %d", ErrCheckpoint, h.Size, c.size)
-	}
-	if h.Size > r.next {
-		return h, fmt.Errorf("%w: of %d entries %d are there", ErrCheckpoint, h.Size, r.next)
-	}
-	root, err := r.tree.rootAt(h.Size)
-	if err != nil {
-		return h, err
-	}
-	if root != h.Root {
-		return h, fmt.Errorf("%w: its root of %d entries is another", ErrCheckpoint, h.Size)
-	}
-	return h, nil
-}
-
-// torn reports whether an entry below size is damaged that may have been
-// written without being synced.
-func (r *recovery) torn(size uint64) bool {
-	for _, b := range r.bad {
-		if b.index >= r.evidence && b.index < size && b.loc.segment() == r.last {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *recovery) noteBad(b badEntry) {
-	detail := "its contents do not match its digest"
-	if b.state != entryBad {
-		detail = "the frame's header is damaged"
-	}
-	r.health.note(Damage{
-		Writer: r.writer, Index: b.index, Segment: b.loc.segment(), Offset: b.loc.offset(),
-		File: r.segs.path(b.loc.segment()), Detail: detail,
-	})
-}
-
-// cut removes the segments behind pos, the last one first.
-func (r *recovery) cut(pos position) error {
-	for num := r.last; num > pos.segment; num-- {
-		r.segs.forget(num)
-		if err := r.disk.Remove(r.segs.path(num)); err != nil {
-			return err
-		}
-		if err := r.disk.SyncDir(r.segs.dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// settleTail cuts off what is behind pos, and makes durable what is before,
-// writing again what may be in memory only. It must be done before anything
-// of it is shown.
-func (r *recovery) settleTail(head Head, pos position) error {
-	file := r.tail.file
-	size, err := file.Size()
-	if err != nil {
-		return err
-	}
-	if size > pos.offset {
-		if err := file.Truncate(pos.offset); err != nil {
-			return err
-		}
-	}
-	if head.Size > r.evidence {
-		from := int64(segmentHeader)
-		if r.evidencePos.segment == pos.segment {
-			from = r.evidencePos.offset
-		}
-		if err := rewrite(file, from, pos.offset); err != nil {
-			return fmt.Errorf("%s: %w", r.tail.path, err)
-		}
-	} else if size == pos.offset {
-		return nil
-	}
-	return file.Datasync()
-}
-
-// rewrite writes what a file holds in [from, to) once more.
-func rewrite(file disk.File, from, to int64) error {
-	buf := make([]byte, min(max(to-from, 0), 1<<20))
-	for from < to {
-		part := buf[:min(int64(len(buf)), to-from)]
-		if _, err := file.ReadAt(part, from); err != nil {
-			return err
-		}
-		if _, err := file.WriteAt(part, from); err != nil {
-			return err
-		}
-		from += int64(len(part))
 	}
 	return nil
 }

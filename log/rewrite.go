@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"path/filepath"
 
 	"hearth/log/disk"
@@ -27,14 +28,14 @@ type rewriter struct {
 	off      int64 // where buf belongs
 	unsynced int64
 
-	recaps []byte // of live entries, not written yet
-	next   uint64 // the entry after them
-	dead   []byte // recaps of dropped entries, not written yet
+	next   uint64 // the entry after those that were copied
+	dead   []byte // recaps of dropped entries that are to be written in their place
+	recaps []byte // of all entries since the last frameRecap
 	locs   []location
 }
 
 // rewriteSegment replaces a segment by one without the bodies of dropped
-// blocks: see drop.go. A segment with damage in it stays as it is.
+// blocks: see drop.go. A segment in which a header is damaged stays as it is.
 func (l *Log) rewriteSegment(ctx context.Context, u segmentUse) error {
 	old, err := l.segs.get(u.num)
 	if err != nil {
@@ -77,8 +78,8 @@ func (w *rewriter) write(ctx context.Context) error {
 
 func (w *rewriter) copyAll(ctx context.Context) error {
 	for i := range w.use.count {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err := w.copyEntry(w.use.first + i); err != nil {
 			return err
@@ -89,13 +90,12 @@ func (w *rewriter) copyAll(ctx context.Context) error {
 			}
 		}
 	}
-	w.endDead()
 	w.endRecaps()
 	return w.flush()
 }
 
 // copyEntry copies the frame of a live entry, or keeps the recap of a dropped
-// one.
+// one. A block that is damaged is copied as it is.
 func (w *rewriter) copyEntry(index uint64) error {
 	w.mu.RLock()
 	loc, dropped := w.Log.locs.get(index), w.dropped.Contains(index)
@@ -104,9 +104,6 @@ func (w *rewriter) copyEntry(index uint64) error {
 		return w.keepRecap(index)
 	}
 	w.endDead()
-	if len(w.recaps) == maxRecaps*recapSize {
-		w.endRecaps()
-	}
 	start := len(w.buf)
 	f, buf, loc, err := w.readFrame(w.buf, index)
 	if errors.Is(err, ErrDropped) {
@@ -117,8 +114,8 @@ func (w *rewriter) copyEntry(index uint64) error {
 	}
 	w.buf = buf
 	body := buf[start+frameHeader:]
-	if !f.intact(body) {
-		return w.damage(index, loc, "its contents do not match its digest")
+	if f.typ == frameControl && !f.intact(body) {
+		return w.damage(index, loc, "its contents do not match its digest") // its leaf is lost
 	}
 	var zeros [frameAlign]byte
 	w.buf = append(w.buf, zeros[:f.size()-int64(len(buf)-start)]...)
@@ -127,9 +124,17 @@ func (w *rewriter) copyEntry(index uint64) error {
 	if f.typ == frameControl {
 		r = recap{control: true, leaf: LeafHash(body)}
 	}
-	w.recaps = r.appendTo(w.recaps)
-	w.next = index + 1
+	w.addRecap(r)
 	return nil
+}
+
+// addRecap adds the second copy of what the tree needs to know.
+func (w *rewriter) addRecap(r recap) {
+	w.recaps = r.appendTo(w.recaps)
+	w.next++
+	if len(w.recaps) == maxRecaps*recapSize {
+		w.endRecaps()
+	}
 }
 
 func (w *rewriter) keepRecap(index uint64) error {
@@ -137,17 +142,13 @@ func (w *rewriter) keepRecap(index uint64) error {
 	if err != nil {
 		return err
 	}
-	w.endRecaps()
-	if len(w.dead) == maxRecaps*recapSize {
-		w.endDead()
-	}
 	r := recap{length: d.Length, digest: d.Digest}
 	w.dead = r.appendTo(w.dead)
-	w.next = index + 1
+	w.addRecap(r)
 	return nil
 }
 
-// endDead writes the recaps of dropped entries.
+// endDead writes the recaps of dropped entries in the place of their frames.
 func (w *rewriter) endDead() {
 	n := uint64(len(w.dead) / recapSize)
 	if n == 0 {
@@ -161,8 +162,9 @@ func (w *rewriter) endDead() {
 	w.dead = w.dead[:0]
 }
 
-// endRecaps writes the recaps of live entries.
+// endRecaps writes the second copies.
 func (w *rewriter) endRecaps() {
+	w.endDead()
 	if n := uint64(len(w.recaps) / recapSize); n > 0 {
 		w.addFrame(frameRecap, w.next-n, w.recaps)
 		w.recaps = w.recaps[:0]
@@ -227,8 +229,12 @@ func (w *rewriter) setRewriting(v uint32) error {
 }
 
 func removeIfThere(d disk.FS, name string) error {
-	if _, err := d.Stat(name); err != nil {
+	_, err := d.Stat(name)
+	if err == nil {
+		err = d.Remove(name)
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
 		return nil
 	}
-	return d.Remove(name)
+	return err
 }

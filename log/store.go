@@ -3,6 +3,7 @@ package log
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -225,16 +226,20 @@ func (s *Store) open() error {
 // readDrive reads drive.json.
 func (s *Store) readDrive() (*Genesis, string, error) {
 	path := s.path("drive.json")
-	var f driveFile
-	err := readChecked(s.disk, path, &f)
+	var raw json.RawMessage
+	err := readChecked(s.disk, path, &raw)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil, "", fmt.Errorf("%w: %w", ErrForeign, err)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	if f.Format > FormatVersion {
-		return nil, "", fmt.Errorf("%s: %w: it has format %d, this program knows %d", path, ErrNewer, f.Format, FormatVersion)
+	if err := checkFormat(raw); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", path, err)
+	}
+	var f driveFile
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return nil, "", fmt.Errorf("%s: %w: %w", path, ErrDamaged, err)
 	}
 	entry, err := base64.StdEncoding.DecodeString(f.Genesis)
 	if err != nil {
@@ -320,14 +325,15 @@ func (s *Store) openLog(w Writer, v *Verifier) (*Log, error) {
 			return nil, fmt.Errorf("%w: the log key in %s is not that of writer %d", ErrForeign, s.path("keys"), w)
 		}
 	}
+	o.Known, _ = s.Remembered(v)
 	l, err := OpenLog(o)
-	if err != nil {
-		return nil, err
+	var fork *forkError
+	if errors.As(err, &fork) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return nil, s.fork(fork)
 	}
-	if err := s.checkRemembered(l); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
+	return l, err
 }
 
 func (s *Store) logOptions(w Writer) Options {

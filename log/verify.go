@@ -62,6 +62,8 @@ type verification struct {
 // progress may be nil. The error is not nil if checking itself was not
 // possible or was cancelled.
 func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(done, total int64)) error {
+	ctx, cancel := l.bound(ctx)
+	defer cancel()
 	l.spaceMu.Lock()
 	defer l.spaceMu.Unlock()
 	if err := l.usable(); err != nil {
@@ -142,8 +144,8 @@ func (v *verification) segment(num uint32) error {
 		s.size = min(s.size, v.end.offset)
 	}
 	res := s.scan(segmentHeader, v.edge.n)
-	if err := v.ctx.Err(); err != nil {
-		return err
+	if v.ctx.Err() != nil {
+		return context.Cause(v.ctx)
 	}
 	if s.err != nil {
 		at(NoEntry, 0, "it cannot be read in parts: "+s.err.Error())
@@ -302,8 +304,8 @@ func (v *verification) hashFiles() error {
 		count := v.head.Size >> (tileHeight * level)
 		bad := 0
 		for n := uint64(0); n*tileWidth < count; n++ {
-			if err := v.ctx.Err(); err != nil {
-				return err
+			if v.ctx.Err() != nil {
+				return context.Cause(v.ctx)
 			}
 			if _, err := v.tree.verifiedTile(level, n); err != nil {
 				bad++

@@ -92,7 +92,7 @@ func million(ctx context.Context, e *env, d *daemon) error {
 		return err
 	}
 	e.record("open-warm", ms(time.Since(start)))
-	now, most, err := d.memory(ctx)
+	now, _, err := d.memory(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,8 @@ func million(ctx context.Context, e *env, d *daemon) error {
 	if err := command(ctx, "find", e.dir, "-newer", e.path("journal")); err != nil {
 		return err
 	}
-	if _, most, err = d.memory(ctx); err != nil {
+	_, most, err := d.memory(ctx)
+	if err != nil {
 		return err
 	}
 	e.record("find-memory", most)

@@ -8,6 +8,7 @@
 package client
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -155,11 +156,27 @@ func Stream[Item, Done any](ctx context.Context, c *Client, route string, body a
 		return done, err
 	}
 	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
+	lines := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
-		var line control.Line
-		if err := dec.Decode(&line); err != nil {
+		text, err := readLine(lines)
+		if err != nil {
 			return done, c.lost(ctx, err)
+		}
+		// Items may be many: they are cut out of their line unread, and decoded
+		// once at most.
+		if raw, ok := bytes.CutPrefix(text, []byte(control.ItemPrefix)); ok && len(raw) > 0 {
+			it, err := decodeItem[Item](raw[:len(raw)-1])
+			if err != nil {
+				return done, fmt.Errorf("decode item: %w", err)
+			}
+			if err := item(it); err != nil {
+				return done, err
+			}
+			continue
+		}
+		var line control.Line
+		if err := json.Unmarshal(text, &line); err != nil {
+			return done, c.lost(ctx, fmt.Errorf("decode answer: %w", err))
 		}
 		switch {
 		case line.Error != nil:
@@ -169,20 +186,36 @@ func Stream[Item, Done any](ctx context.Context, c *Client, route string, body a
 				return done, fmt.Errorf("decode answer: %w", err)
 			}
 			return done, nil
-		case line.Progress != nil:
-			if progress != nil {
-				progress(*line.Progress)
-			}
-		case line.Item != nil:
-			var it Item
-			if err := json.Unmarshal(line.Item, &it); err != nil {
-				return done, fmt.Errorf("decode item: %w", err)
-			}
-			if err := item(it); err != nil {
-				return done, err
-			}
+		case line.Progress != nil && progress != nil:
+			progress(*line.Progress)
 		}
 	}
+}
+
+// readLine returns the next line without its end; it is valid until the next
+// call. A line that was cut off is an error.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		long := bytes.Clone(line)
+		line, err = r.ReadBytes('\n')
+		line = append(long, line...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return line[:len(line)-1], nil
+}
+
+// decodeItem decodes an item; a json.RawMessage is the item as it came, valid
+// until the next one.
+func decodeItem[Item any](raw []byte) (Item, error) {
+	var it Item
+	if as, ok := any(&it).(*json.RawMessage); ok {
+		*as = raw
+		return it, nil
+	}
+	return it, json.Unmarshal(raw, &it)
 }
 
 // Copy sends a request and writes the raw bytes of the answer to w.

@@ -23,8 +23,8 @@
 //
 // # Streams
 //
-// A streaming route answers with one JSON object per line ([Line]): items,
-// progress, and last either "done" or "error". A stream that ends without one
+// A streaming route answers with one JSON object per line ([ItemPrefix],
+// [Line]): items, progress, and last either "done" or "error". A stream that ends without one
 // of these was cut off. Contents of files are raw bytes; their error, if any,
 // comes in the trailer [ErrorTrailer].
 package control
@@ -140,10 +140,13 @@ func (p Paths) Raw() []string {
 	return out
 }
 
-// Line is one line of a stream. Exactly one field is set; Done and Error are
-// last.
+// ItemPrefix begins the line of an item, which ends with a brace of its own:
+// {"item":...}. Items are written and read without parsing them twice.
+const ItemPrefix = `{"item":`
+
+// Line is one line of a stream that is no item. Exactly one field is set; Done
+// and Error are last.
 type Line struct {
-	Item     json.RawMessage `json:"item,omitempty"`
 	Progress *Progress       `json:"progress,omitempty"`
 	Done     json.RawMessage `json:"done,omitempty"`
 	Error    *Error          `json:"error,omitempty"`

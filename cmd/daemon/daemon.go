@@ -46,7 +46,7 @@ type Daemon struct {
 	mounts mounts
 
 	ready    chan struct{} // closed when requests may be answered
-	stopping chan struct{} // closed when a request asked for the end
+	stopping chan struct{} // closed when the daemon is to end
 	stopOnce sync.Once
 }
 
@@ -101,8 +101,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		notifySystemd("STOPPING=1")
 	}
-	endWork()
 	d.letGo() // requests that wait for the start must not wait for ever
+	endWork()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
 	if shutErr := server.Shutdown(end); shutErr != nil {
@@ -161,7 +161,7 @@ func (d *Daemon) begin(ctx context.Context, o Options) error {
 	return nil
 }
 
-// letGo releases requests that wait for a start which has failed.
+// letGo makes the daemon end, and tells requests that it does.
 func (d *Daemon) letGo() { d.stopOnce.Do(func() { close(d.stopping) }) }
 
 // end unmounts and closes everything. Whoever still uses a mount gets errors:

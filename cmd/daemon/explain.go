@@ -21,7 +21,12 @@ func (d *Daemon) explain(r *http.Request, err error) *control.Error {
 		return refusal
 	}
 	if r.Context().Err() != nil {
-		return control.Failed("", "interrupted")
+		select {
+		case <-d.stopping:
+			return control.NoDaemon("the next command starts it again", "the daemon ended")
+		default:
+			return control.Failed("", "interrupted")
+		}
 	}
 	var hinting interface{ Hint() string }
 	if errors.As(err, &hinting) {

@@ -129,13 +129,23 @@ func (d *Daemon) serve(ctx context.Context, h *held, m *mounted) error {
 		if err != nil {
 			return err
 		}
-		if o.Snapshot, err = h.drive.At(ctx, v); err != nil {
+		release := h.drive.Pin(v)
+		if o.Snapshot, err = h.drive.At(ctx, v); err == nil {
+			m.serving, err = mount.New(ctx, h.drive, m.dir(), o)
+		}
+		if err != nil {
+			release()
 			return err
 		}
 		m.at = v.String()
-	} else {
-		o.History = historyOf(h.drive)
+		// Sweeps leave the version alone for as long as it is shown.
+		go func(unmounted <-chan struct{}) { // ends when the folder is unmounted
+			<-unmounted
+			release()
+		}(m.serving.Wait())
+		return nil
 	}
+	o.History = historyOf(h.drive)
 	var err error
 	m.serving, err = mount.New(ctx, h.drive, m.dir(), o)
 	return err

@@ -168,12 +168,11 @@ const sinkBuffer = 64 << 10
 // item sends one item. It may wait in the buffer until [sink.now].
 func (s *sink) item(v any) error { return s.line("item", v) }
 
-// line writes {"name":v}; it spares encoding v twice, as a json.RawMessage in
-// a control.Line would.
+// line writes {"name":v}, a line as control.Line has them.
 func (s *sink) line(name string, v any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.buf.WriteString(`{"` + name + `":`)
+	s.buf.WriteString(`{"` + name + `":`) // control.ItemPrefix, for items
 	if err := s.enc.Encode(v); err != nil {
 		return err
 	}

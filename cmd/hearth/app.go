@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return control.ExitOK
 	case errors.Is(err, syscall.EPIPE): // the reader (head, less) has seen enough
 		return control.ExitOK
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))):
 		a.clear()
 		return control.ExitInterrupted
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -33,18 +34,16 @@ func (a *app) diff(c *cli.Context) error {
 	if len(args) == 2 {
 		req.To = args[1]
 	}
-	list := &array{v: &a.voice}
-	print := a.diffEntry
 	if c.Bool("json") {
-		print = func(e control.DiffEntry) error { return list.add(e) }
-	}
-	if _, err := client.Stream[control.DiffEntry, struct{}](c.Context, d, control.Diff, req, print, a.progress); err != nil {
-		return err
-	}
-	if c.Bool("json") {
+		list := &array{v: &a.voice}
+		if _, err := client.Stream[json.RawMessage, struct{}](c.Context, d, control.Diff, req, list.add, a.progress); err != nil {
+			return err
+		}
 		list.close()
+		return nil
 	}
-	return nil
+	_, err = client.Stream[control.DiffEntry, struct{}](c.Context, d, control.Diff, req, a.diffEntry, a.progress)
+	return err
 }
 
 // diffEntry prints one difference.

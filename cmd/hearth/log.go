@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -48,8 +49,7 @@ func (a *app) log(c *cli.Context) error {
 	req := control.LogRequest{Target: t, Limit: limit}
 	if c.Bool("json") {
 		list := &array{v: &a.voice}
-		if _, err := client.Stream[control.Change, struct{}](c.Context, d, control.Log, req,
-			func(ch control.Change) error { return list.add(ch) }, a.progress); err != nil {
+		if _, err := client.Stream[json.RawMessage, struct{}](c.Context, d, control.Log, req, list.add, a.progress); err != nil {
 			return err
 		}
 		list.close()

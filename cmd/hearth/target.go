@@ -106,12 +106,9 @@ func splitDrive(arg string) (name, path string, ok bool) {
 func physical(arg string) (string, error) {
 	done := "/"
 	if !filepath.IsAbs(arg) {
-		cwd, err := os.Getwd()
-		if err == nil {
-			cwd, err = filepath.EvalSymlinks(cwd)
-		}
+		cwd, err := currentFolder()
 		if err != nil {
-			return "", control.Failed("give an absolute path, or cd to a folder that exists", "the current folder is gone: %w", err)
+			return "", err
 		}
 		done = cwd
 	}
@@ -148,6 +145,22 @@ func physical(arg string) (string, error) {
 		parts = append(strings.Split(to, "/"), parts...)
 	}
 	return done, nil
+}
+
+// currentFolder is the physical path of the working directory. When that was
+// deleted, as by the change that is about to be undone, the shell still knows
+// its name.
+func currentFolder() (string, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		if cwd = os.Getenv("PWD"); !filepath.IsAbs(cwd) {
+			return "", control.Failed("give an absolute path, or cd to a folder that exists", "the current folder is gone: %w", err)
+		}
+	}
+	if real, err := filepath.EvalSymlinks(cwd); err == nil {
+		return real, nil
+	}
+	return physical(cwd)
 }
 
 // lastPart reports whether nothing that names anything follows.

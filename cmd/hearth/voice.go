@@ -108,17 +108,16 @@ type array struct {
 	n int
 }
 
-func (a *array) add(value any) error {
-	b, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
+func (a *array) add(item json.RawMessage) error {
 	sep := ",\n"
 	if a.n == 0 {
 		sep = "[\n"
 	}
 	a.n++
-	_, err = fmt.Fprintf(a.v.out, "%s%s", sep, b)
+	if _, err := a.v.out.WriteString(sep); err != nil {
+		return err
+	}
+	_, err := a.v.out.Write(item)
 	return err
 }
 

@@ -25,7 +25,9 @@ var errnos = []struct {
 	{log.ErrDamaged, syscall.EIO},
 	{log.ErrDropped, syscall.EIO},
 	{log.ErrPoisoned, syscall.EIO},
+	{log.ErrClosed, syscall.EIO},
 	{log.ErrAbsent, syscall.ENETUNREACH},
+	{log.ErrReadOnly, syscall.EROFS},
 	{context.DeadlineExceeded, syscall.ETIMEDOUT},
 	{context.Canceled, syscall.EINTR},
 	{fs.ErrNotExist, syscall.ENOENT},
@@ -50,6 +52,15 @@ var errnos = []struct {
 	{fs.ErrConflict, syscall.EBUSY},
 	{fs.ErrNothing, syscall.EINVAL},
 }
+
+// Statuses that go-fuse has no names for.
+const (
+	statusNotTTY       = fuse.Status(syscall.ENOTTY)
+	statusStale        = fuse.Status(syscall.ESTALE)
+	statusNameTooLong  = fuse.Status(syscall.ENAMETOOLONG)
+	statusNotSupported = fuse.Status(syscall.EOPNOTSUPP)
+	statusExist        = fuse.Status(syscall.EEXIST)
+)
 
 // errnoOf maps an error to what the kernel is told. known is false for an
 // error the table does not hold, which is EIO.

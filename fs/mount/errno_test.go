@@ -49,6 +49,8 @@ func TestErrno(t *testing.T) {
 		{log.ErrDamaged, syscall.EIO, true},
 		{log.ErrDropped, syscall.EIO, true},
 		{log.ErrPoisoned, syscall.EIO, true},
+		{log.ErrClosed, syscall.EIO, true},
+		{log.ErrReadOnly, syscall.EROFS, true},
 		{context.Canceled, syscall.EINTR, true},
 		{context.DeadlineExceeded, syscall.ETIMEDOUT, true},
 		{fmt.Errorf("write seg/00000001: %w", syscall.ENOSPC), syscall.ENOSPC, true},

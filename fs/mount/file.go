@@ -132,7 +132,7 @@ func (s *server) createExisting(ctx context.Context, in *fuse.CreateIn, name str
 		return s.fail("create", err)
 	}
 	if !a.IsRegular() {
-		return fuse.Status(syscall.EEXIST)
+		return statusExist
 	}
 	f, err := s.drive.Open(ctx, caller(&in.InHeader), a.Ino, in.Flags&syscall.O_TRUNC != 0)
 	if err != nil {

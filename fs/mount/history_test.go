@@ -59,7 +59,7 @@ func (n *fakeHistory) Fixed() bool { return n.fixed }
 func (n *fakeHistory) Attr(context.Context) (fs.Attr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return fs.Attr{Ino: 99, Mode: n.mode, Nlink: 7, Size: uint64(len(n.data) + len(n.target))}, nil
+	return fs.Attr{Ino: 99, Mode: n.mode, Nlink: 7, Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid()), Size: uint64(len(n.data) + len(n.target))}, nil
 }
 
 func (n *fakeHistory) Lookup(_ context.Context, name string) (HistoryNode, error) {

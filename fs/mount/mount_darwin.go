@@ -7,14 +7,12 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // macOS mounts through macFUSE, if it is installed. This is not tested.
 
 const (
-	statusNotTTY = fuse.Status(syscall.ENOTTY)
-	statusStale  = fuse.Status(syscall.ESTALE)
-
 	seekHole = 3
 	seekData = 4
 
@@ -80,7 +78,7 @@ func withdraw(string) {}
 func unmount(path string, how How) error {
 	flags := 0
 	if how != Clean {
-		flags = syscall.MNT_FORCE
+		flags = unix.MNT_FORCE
 	}
 	err := syscall.Unmount(path, flags)
 	if errors.Is(err, syscall.EBUSY) {

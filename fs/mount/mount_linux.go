@@ -17,9 +17,6 @@ import (
 )
 
 const (
-	statusNotTTY = fuse.Status(syscall.ENOTTY)
-	statusStale  = fuse.Status(syscall.ESTALE)
-
 	seekData = unix.SEEK_DATA
 	seekHole = unix.SEEK_HOLE
 
@@ -225,8 +222,11 @@ func unmount(path string, how How) error {
 			break
 		}
 	}
-	if errors.Is(err, unix.EBUSY) {
+	switch {
+	case errors.Is(err, unix.EBUSY):
 		return ErrBusy
+	case errors.Is(err, unix.EINVAL): // not a mount point any more
+		return nil
 	}
 	return err
 }
@@ -240,16 +240,20 @@ func abort(path string) error {
 	}
 	_, minor, _ := strings.Cut(m.device, ":")
 	control := "/sys/fs/fuse/connections/" + minor + "/abort"
-	if err := os.WriteFile(control, []byte("1"), 0); err == nil {
+	failed := os.WriteFile(control, []byte("1"), 0)
+	if failed == nil {
 		return nil
 	}
 	// The control file system may not be mounted; root has another way, and
 	// it says EBUSY though it did what it should.
-	err = unix.Unmount(path, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EBUSY) {
+	switch err := unix.Unmount(path, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW); {
+	case err == nil, errors.Is(err, unix.EBUSY):
 		return nil
+	case errors.Is(err, unix.EPERM):
+		return failed
+	default:
+		return err
 	}
-	return err
 }
 
 // fusermount unmounts without root, with the help of fuse3's program. It exits

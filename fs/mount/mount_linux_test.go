@@ -129,11 +129,14 @@ func TestPosix(t *testing.T) {
 		}
 	}
 	sort.Strings(names)
+	dir := mountTest(t, Options{}).Dir()
 	for _, name := range names {
-		t.Run(name, func(t *testing.T) { posixtest.All[name](t, mountTest(t, Options{}).Dir()) })
+		t.Run(name, func(t *testing.T) {
+			sub := filepath.Join(dir, name)
+			must(t, os.Mkdir(sub, 0o755))
+			posixtest.All[name](t, sub)
+		})
 	}
-	t.Run("Tmpfile", func(t *testing.T) { posixtest.Tmpfile(t, mountTest(t, Options{}).Dir()) })
-	t.Run("FallocateKeepSize", func(t *testing.T) { posixtest.FallocateKeepSize(t, mountTest(t, Options{}).Dir()) })
 }
 
 func TestReaddirWhileChanging(t *testing.T) {
@@ -394,6 +397,29 @@ func TestXattrSizes(t *testing.T) {
 	}
 	if _, err := unix.Listxattr(p, b[:n-1]); err != unix.ERANGE {
 		t.Errorf("list into too little: %v", err)
+	}
+}
+
+func TestLongNames(t *testing.T) {
+	dir := mountTest(t, Options{}).Dir()
+	long := strings.Repeat("n", 255)
+	must(t, os.WriteFile(filepath.Join(dir, long), nil, 0o644))
+	if got := readNames(t, dir); !slices.Equal(got, []string{long}) {
+		t.Errorf("names %q", got)
+	}
+	for what, err := range map[string]error{
+		"stat":   unix.Access(filepath.Join(dir, long+"n"), unix.F_OK),
+		"create": os.WriteFile(filepath.Join(dir, long+"n"), nil, 0o644),
+		"rename": os.Rename(filepath.Join(dir, long), filepath.Join(dir, long+"n")),
+	} {
+		if !errors.Is(err, unix.ENAMETOOLONG) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	odd := filepath.Join(dir, "\xff\xfe not UTF-8\n")
+	must(t, os.WriteFile(odd, []byte("x"), 0o644))
+	if b, err := os.ReadFile(odd); err != nil || string(b) != "x" {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 

@@ -2,7 +2,6 @@ package mount
 
 import (
 	"context"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -15,7 +14,7 @@ func (s *server) refuse(dir uint64, name string) fuse.Status {
 	case s.drive == nil || isVirtual(dir):
 		return fuse.EROFS
 	case name == fs.HistoryName:
-		return fuse.Status(syscall.EEXIST)
+		return statusExist
 	}
 	return fuse.OK
 }

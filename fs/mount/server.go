@@ -177,6 +177,9 @@ func (s *server) attr(out *fuse.AttrOut, a *fs.Attr, asked uint64) {
 // Lookup finds a name. An absent one is an answer too, which the kernel keeps.
 func (s *server) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	ctx := requestContext(cancel)
+	if len(name) > fs.MaxName { // the kernel's own limit is higher
+		return statusNameTooLong
+	}
 	if isVirtual(h.NodeId) {
 		return s.virtualLookup(ctx, h.NodeId, name, out)
 	}

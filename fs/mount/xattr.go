@@ -19,8 +19,6 @@ func storable(name string) bool {
 		foreignXattrs
 }
 
-const statusNotSupported = fuse.Status(syscall.EOPNOTSUPP)
-
 // GetXAttr copies an attribute's value to dest; an empty dest asks for its size.
 func (s *server) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	if !storable(name) {

@@ -55,7 +55,7 @@
 // The prefix is the longest that the keys (in a branch: separators) have in
 // common, so that a page with one key holds it all in the prefix. Keys and
 // separators ascend strictly. A key has at most 300 bytes, a value at most
-// 4,096. Every page that is not in this form is refused.
+// 4,352. Every page that is not in this form is refused.
 //
 // Worked examples: the leaf with a1=x and a2=yz is 18 bytes,
 //

@@ -10,8 +10,10 @@ import (
 
 // Limits of the format.
 const (
-	MaxKey    = 300      // longest key, in bytes
-	MaxValue  = 4 << 10  // longest value, in bytes
+	MaxKey = 300 // longest key, in bytes
+	// MaxValue is the longest value, in bytes: an inode record with the longest
+	// symbolic link's target, and three of them to a page.
+	MaxValue  = 4<<10 + 256
 	MaxPage   = 16 << 10 // largest page, in bytes
 	MaxHeight = 12       // highest tree
 )

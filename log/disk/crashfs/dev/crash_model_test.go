@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"hearth/log"
+	"hearth/log/seal"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"golang.org/x/mod/sumdb/tlog"
@@ -21,13 +22,15 @@ import (
 type record struct {
 	stored  []byte
 	control bool
+	leaf    tlog.Hash
 }
 
-func (r record) leaf() tlog.Hash {
-	if r.control {
-		return tlog.RecordHash(r.stored)
-	}
-	return tlog.RecordHash(log.Describe(r.stored).Entry())
+func blockRecord(stored []byte) record {
+	return record{stored: stored, leaf: tlog.RecordHash(log.Describe(stored).Entry())}
+}
+
+func controlRecord(entry []byte) record {
+	return record{stored: entry, control: true, leaf: tlog.RecordHash(entry)}
 }
 
 // try is a synced commit whose outcome is open.
@@ -47,8 +50,12 @@ type crashModel struct {
 	heads  []log.Head
 	losses int
 
+	first []record // what an empty log is opened with: the genesis of a store's
+
 	drops   *roaring64.Bitmap // blocks that were dropped
 	mayDrop *roaring64.Bitmap // blocks in drops that failed
+
+	keys [][32]byte // read keys that were added, of epochs from 1 on
 }
 
 // dropped returns the blocks that were dropped for certain.
@@ -57,6 +64,13 @@ func (m *crashModel) dropped() *roaring64.Bitmap { return m.drops.Clone() }
 // match returns the entries that a log of this size must have.
 func (m *crashModel) match(l *log.Log) ([]record, error) {
 	var why error
+	if l.Head().Size == 0 && len(m.acked) == 0 {
+		// The genesis is appended again.
+		if root, err := l.Root(l.Size()); err != nil || root != rootOf(m.first) {
+			return nil, fmt.Errorf("an empty log has %d entries (%v)", l.Size(), err)
+		}
+		return nil, nil
+	}
 	fits := func(entries []record) bool {
 		if uint64(len(entries)) != l.Size() {
 			return false
@@ -94,8 +108,42 @@ func (m *crashModel) shown(l *log.Log) error {
 		return err
 	}
 	m.acked, m.tail, m.tries = entries, nil, nil
+	if len(entries) == 0 {
+		m.tail = m.first
+	}
 	if head := l.Head(); head.Size > 0 {
 		m.heads = append(m.heads, head)
+	}
+	return nil
+}
+
+// begins takes what is in a new log.
+func (m *crashModel) begins(l *log.Log) error {
+	m.first = nil
+	for i := range l.Size() {
+		entry, err := l.ReadStored(nil, i)
+		if err != nil {
+			return err
+		}
+		m.first = append(m.first, controlRecord(entry))
+	}
+	m.tail = m.first
+	return nil
+}
+
+// hasKeys checks that a store can open what is sealed with the keys that were
+// added to it.
+func (m *crashModel) hasKeys(s *log.Store) error {
+	for i, key := range m.keys {
+		k := seal.NewKeyring()
+		k.Add(uint32(i+1), key)
+		stored, err := k.Seal(nil, seal.Data, []byte("plain"))
+		if err != nil {
+			return err
+		}
+		if _, err := s.Keys().Open(nil, seal.Data, stored); err != nil {
+			return fmt.Errorf("the key of epoch %d is lost: %w", i+1, err)
+		}
 	}
 	return nil
 }
@@ -103,7 +151,7 @@ func (m *crashModel) shown(l *log.Log) error {
 // consistent checks the head and that all heads before are prefixes of it.
 func (m *crashModel) consistent(l *log.Log) error {
 	head := l.Head()
-	if head.Size != l.Size() {
+	if head.Size != l.Size() && (head.Size != 0 || l.Size() != uint64(len(m.first))) {
 		return fmt.Errorf("opened with %d entries and a head of %d", l.Size(), head.Size)
 	}
 	if head.Size > 0 {
@@ -134,7 +182,7 @@ func (m *crashModel) consistent(l *log.Log) error {
 func rootOf(entries []record) [32]byte {
 	var peaks []tlog.Hash // of subtrees, largest first
 	for i, e := range entries {
-		h := e.leaf()
+		h := e.leaf
 		for n := i; n&1 == 1; n >>= 1 {
 			h = tlog.NodeHash(peaks[len(peaks)-1], h)
 			peaks = peaks[:len(peaks)-1]

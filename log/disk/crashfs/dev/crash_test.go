@@ -3,12 +3,11 @@ package log_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -26,12 +25,12 @@ var crashSigner = log.NewSigner([32]byte{42})
 
 // crashCase is what a crash test varies.
 type crashCase struct {
-	reserve  int64 // capacity of the disk beyond what is in use; 0: plenty
-	fault    float64
-	read     float64
-	keep     bool // failed syncs keep the cache
-	rollover bool // begin close to the end of a segment
-	mutate   func(*crashfs.Mutant)
+	reserve int64 // capacity of the disk beyond what is in use; 0: plenty
+	fault   float64
+	read    float64
+	keep    bool // failed syncs keep the cache
+	store   bool // a whole store rather than one log
+	mutate  func(*crashfs.Mutant)
 }
 
 // crasher is one run.
@@ -39,28 +38,41 @@ type crasher struct {
 	crashCase
 	*crashfs.Run
 	m      crashModel
-	base   int // entries that were there from the start; few of them are read again
 	l      *log.Log
+	s      *log.Store // that l belongs to, if the case is of a store
 	epochs uint32
+	// created: creating the log returned nil, so it is there whatever happens
+	created bool
+	id      string // of the store
 }
 
-func (c *crasher) options() log.Options {
-	var d disk.FS = c.FS
-	if c.mutate != nil {
-		m := &crashfs.Mutant{FS: c.FS}
-		c.mutate(m)
-		d = m
+// disk returns the disk as the log is to see it.
+func (c *crasher) disk() disk.FS {
+	if c.mutate == nil {
+		return c.FS
 	}
-	return crashOptions(d)
+	m := &crashfs.Mutant{FS: c.FS}
+	c.mutate(m)
+	return m
 }
 
 func crashOptions(d disk.FS) log.Options {
 	return log.Options{
-		FS: d, Dir: crashDir, Signer: crashSigner, Inline: true,
-		Reserve: "/drive/reserve",
-		Logger:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		FS: d, Dir: crashDir, Signer: crashSigner, Inline: true, Tiny: true,
+		Reserve: "/drive/reserve", Logger: quiet,
 	}
 }
+
+func storeOptions(d disk.FS, seed uint64) log.StoreOptions {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	return log.StoreOptions{
+		FS: d, Dir: "/drive", Machine: "here", Inline: true, Tiny: true, Logger: quiet,
+		Random: rand.NewChaCha8(key),
+	}
+}
+
+var quiet = slog.New(slog.DiscardHandler)
 
 // crashRuns returns the workload of one case.
 func crashRuns(cc crashCase) func(*crashfs.Run) error {
@@ -83,17 +95,10 @@ func crashRuns(cc crashCase) func(*crashfs.Run) error {
 
 func (c *crasher) prepare() error {
 	c.m.drops, c.m.mayDrop = roaring64.New(), roaring64.New()
-	if c.rollover {
-		base := rolloverBase()
-		c.Start(base.disk)
-		c.m.acked, c.m.heads = base.m.acked, base.m.heads
-		c.base = len(base.m.acked)
-	} else {
-		if err := c.FS.MkdirAll("/drive"); err != nil {
-			return err
-		}
-		c.FS.SyncAll()
+	if err := c.FS.MkdirAll("/drive"); err != nil {
+		return err
 	}
+	c.FS.SyncAll()
 	if c.keep {
 		c.FS.SetSyncFailure(crashfs.KeepCache)
 	}
@@ -127,8 +132,7 @@ func (c *crasher) session() error {
 		if c.Rand.IntN(3) == 0 && c.reserve > 0 {
 			c.FS.SetCapacity(crashfs.DefaultCapacity)
 		}
-		err := c.l.Close()
-		c.Logf("close: %v", err)
+		c.close()
 	}
 	if c.FS.Down() == nil && c.Rand.IntN(3) == 0 {
 		c.Kill()
@@ -148,10 +152,10 @@ func (c *crasher) open() (err error) {
 		if c.FS.Down() != nil {
 			return nil
 		}
-		if len(c.m.heads) == 0 {
-			c.l, err = c.createOrOpen()
+		if c.created {
+			c.l, c.s, err = c.openOn(c.disk())
 		} else {
-			c.l, err = log.OpenLog(c.options())
+			c.l, c.s, err = c.create()
 		}
 		c.Logf("open: %v", err)
 		if err == nil {
@@ -164,20 +168,60 @@ func (c *crasher) open() (err error) {
 	return nil
 }
 
-// createOrOpen is for a log of which nothing was ever acknowledged: what a
-// creation that was cut short left is replaced.
-func (c *crasher) createOrOpen() (*log.Log, error) {
-	l, err := log.OpenLog(c.options())
-	if err == nil || injected(err) {
-		return l, err
+// openOn opens what was created.
+func (c *crasher) openOn(d disk.FS) (*log.Log, *log.Store, error) {
+	if !c.store {
+		l, err := log.OpenLog(crashOptions(d))
+		return l, nil, err
 	}
-	if err := c.FS.RemoveAll(crashDir); err != nil {
-		return nil, err
+	s, err := log.OpenStore(storeOptions(d, c.Seed))
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case s.ID() != c.id:
+		err = fmt.Errorf("the drive %s is now %s", c.id, s.ID())
+	case s.Copied():
+		err = errors.New("the store says that it was copied")
+	case len(s.Forks()) > 0:
+		err = errors.New("the store says that a log has forked")
+	}
+	return s.Own(), s, err
+}
+
+// create creates the log or store. What a creation that was cut short left is
+// removed.
+func (c *crasher) create() (*log.Log, *log.Store, error) {
+	if err := c.FS.RemoveAll("/drive"); err != nil {
+		return nil, nil, err
+	}
+	if c.store {
+		s, err := log.CreateStore(storeOptions(c.disk(), c.Seed), "home")
+		if err != nil {
+			return nil, nil, err
+		}
+		c.created, c.id = true, s.ID()
+		return s.Own(), s, c.m.begins(s.Own())
 	}
 	if err := c.FS.MkdirAll(crashDir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return log.CreateLog(c.options())
+	if err := c.FS.SyncDir("/"); err != nil {
+		return nil, nil, err
+	}
+	l, err := log.CreateLog(crashOptions(c.disk()))
+	c.created = err == nil
+	return l, nil, err
+}
+
+func (c *crasher) close() {
+	var err error
+	if c.s != nil {
+		err = c.s.Close()
+	} else {
+		err = c.l.Close()
+	}
+	c.Logf("close: %v", err)
 }
 
 // injected reports whether an error comes from the disk.
@@ -202,11 +246,11 @@ func (c *crasher) work(n int) error {
 		case 14:
 			err = c.control()
 		case 15:
-			err = c.l.Settle()
-			c.Logf("settle: %v", err)
-			err = c.tolerate(err)
+			err = c.settle()
 		case 16:
-			err = c.drop()
+			if err = c.drop(); err == nil && c.s != nil {
+				err = c.addKey()
+			}
 		case 17:
 			err = c.reclaim()
 		default:
@@ -221,10 +265,7 @@ func (c *crasher) work(n int) error {
 
 // block makes up a stored block: often small, sometimes large.
 func (c *crasher) block() []byte {
-	most := []int{100, 1000, 5000, 70_000, seal.MaxStored}[c.Rand.IntN(5)]
-	if c.rollover && c.Rand.IntN(3) == 0 {
-		most = seal.MaxStored
-	}
+	most := []int{100, 100, 1000, 1000, 5000, 5000, 20_000, seal.MaxStored}[c.Rand.IntN(8)]
 	b := make([]byte, 1+c.Rand.IntN(most))
 	fillRandom(c.Rand, b)
 	return b
@@ -246,7 +287,34 @@ func (c *crasher) append() error {
 	}
 	index, err := put(stored)
 	c.Logf("append %d: %d, %v", len(stored), index, err)
-	return c.appended(record{stored: stored}, index, err)
+	return c.appended(blockRecord(stored), index, err)
+}
+
+func (c *crasher) settle() error {
+	var err error
+	if c.s != nil {
+		err = c.s.Settle()
+	} else {
+		err = c.l.Settle()
+	}
+	c.Logf("settle: %v", err)
+	return c.tolerate(err)
+}
+
+// addKey begins a key epoch for sealing, now and then.
+func (c *crasher) addKey() error {
+	if c.Rand.IntN(3) > 0 {
+		return nil
+	}
+	epoch := uint32(len(c.m.keys) + 1)
+	key := [32]byte{byte(epoch), byte(c.Rand.IntN(256))}
+	err := c.s.AddReadKey(epoch, key)
+	c.Logf("key %d: %v", epoch, err)
+	if err != nil {
+		return c.tolerate(err)
+	}
+	c.m.keys = append(c.m.keys, key)
+	return nil
 }
 
 // control appends a control entry: news of what was dropped, or any other.
@@ -262,7 +330,7 @@ func (c *crasher) control() error {
 	}
 	index, err := c.l.AppendControl(e)
 	c.Logf("control: %d, %v", index, err)
-	return c.appended(record{stored: stored, control: true}, index, err)
+	return c.appended(controlRecord(stored), index, err)
 }
 
 // drop drops a random range of blocks, or random ones.
@@ -321,22 +389,22 @@ func (c *crasher) appended(r record, index uint64, err error) error {
 }
 
 // refused checks a call that failed: unless the log is poisoned, nothing
-// happened, and that must be for want of space.
+// happened, and it was the disk.
 func (c *crasher) refused(next uint64, err error) error {
 	if errors.Is(err, log.ErrPoisoned) || c.FS.Down() != nil {
 		return nil
 	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("failed without poisoning the log: %w", err)
+	if !injected(err) {
+		return err
 	}
 	if c.l.Size() != next {
-		return fmt.Errorf("on a full disk the log went from %d to %d entries", next, c.l.Size())
+		return fmt.Errorf("a call failed, and the log went from %d to %d entries: %w", next, c.l.Size(), err)
 	}
 	return nil
 }
 
 func (c *crasher) commit(sync bool) error {
-	r := record{stored: c.block()}
+	r := blockRecord(c.block())
 	index, head, err := c.l.Commit(r.stored, sync)
 	c.Logf("commit %d, %v: %d, head %d, %v", len(r.stored), sync, index, head.Size, err)
 	if !sync {
@@ -400,10 +468,10 @@ func (c *crasher) readEntry(l *log.Log, all []record, index int, shaky bool) err
 
 // inspect opens a copy of what is on the disk and reads all of it.
 func (c *crasher) inspect() error {
-	if len(c.m.heads) == 0 {
+	if !c.created {
 		return nil
 	}
-	l, err := log.OpenLog(crashOptions(c.FS.Clone()))
+	l, s, err := c.openOn(c.FS.Clone())
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
@@ -414,23 +482,19 @@ func (c *crasher) inspect() error {
 	if err := c.m.consistent(l); err != nil {
 		return err
 	}
+	var why error
 	for i := range entries {
-		if i < c.base && c.Rand.IntN(50) > 0 {
-			continue
-		}
 		if err := c.readEntry(l, entries, i, false); err != nil {
 			return err
 		}
 	}
-	if c.base == 0 || c.Rand.IntN(10) == 0 {
-		err := l.Verify(context.Background(), func(d log.Damage) {
-			if err == nil {
-				err = fmt.Errorf("damage without rot: %v", d)
-			}
-		}, nil)
-		if err != nil {
-			return fmt.Errorf("verifying: %w", err)
+	err = l.Verify(context.Background(), func(d log.Damage) {
+		if why == nil {
+			why = fmt.Errorf("damage without rot: %v", d)
 		}
+	}, nil)
+	if err = errors.Join(err, why); err != nil {
+		return fmt.Errorf("verifying: %w", err)
 	}
 	for _, d := range l.Health().Damage {
 		if d.Index != log.NoEntry {
@@ -438,71 +502,44 @@ func (c *crasher) inspect() error {
 		}
 		c.Logf("health: %v", d)
 	}
+	if s != nil {
+		return errors.Join(c.m.hasKeys(s), s.Close())
+	}
 	return l.Close()
 }
 
-// rolloverBase is a log whose tail is almost full, made once.
-var rolloverBase = sync.OnceValue(func() (base struct {
-	disk *crashfs.FS
-	m    crashModel
-}) {
-	base.disk = crashfs.New(1)
-	must(base.disk.MkdirAll("/drive"))
-	l, err := log.CreateLog(crashOptions(base.disk))
-	must(err)
-	rng := rand.New(rand.NewPCG(1, 1))
-	const segment = 64 << 20
-	for sum := 0; sum < segment-900<<10; {
-		r := record{stored: make([]byte, seal.MaxStored)}
-		fillRandom(rng, r.stored)
-		_, err := l.Append(r.stored)
-		must(err)
-		base.m.acked = append(base.m.acked, r)
-		sum += len(r.stored)
-	}
-	r := record{stored: []byte("commit")}
-	_, head, err := l.Commit(r.stored, true)
-	must(err)
-	base.m.acked = append(base.m.acked, r)
-	base.m.heads = append(base.m.heads, head)
-	must(l.Close())
-	base.disk.SyncAll()
-	return base
-})
-
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-func TestCrash(t *testing.T) {
+// TestRandomCrashes is the crash test of the log: HEARTH_CRASHES sets the
+// number of runs of each case, of about four crashes each.
+func TestRandomCrashes(t *testing.T) {
 	for name, cc := range map[string]crashCase{
-		"power":     {},
-		"faults":    {fault: 0.02},
-		"stale":     {fault: 0.05, keep: true},
-		"reads":     {fault: 0.01, read: 0.01},
-		"full":      {reserve: 10 << 20},
-		"full/eio":  {reserve: 10 << 20, fault: 0.02},
-		"rollover":  {rollover: true},
-		"rollover2": {rollover: true, fault: 0.03},
+		"power":        {},
+		"faults":       {fault: 0.02},
+		"stale cache":  {fault: 0.05, keep: true},
+		"read faults":  {fault: 0.01, read: 0.01},
+		"full":         {reserve: 600 << 10},
+		"full, faults": {reserve: 600 << 10, fault: 0.02},
+		"store":        {store: true},
+		"store, all":   {store: true, reserve: 2 << 20, fault: 0.02, read: 0.001},
 	} {
 		t.Run(name, func(t *testing.T) {
-			crashfs.Explore(t, 50, 1, crashRuns(cc))
+			crashfs.Explore(t, 40, 1, crashRuns(cc))
 		})
 	}
 }
 
-// TestCrashNotices breaks promises of the disk: a harness that does not notice
-// would not notice a log that forgets to ask for them.
-func TestCrashNotices(t *testing.T) {
+// TestRandomCrashesNotice breaks promises of the disk: a harness that does not
+// notice would not notice a log that forgets to ask for them.
+func TestRandomCrashesNotice(t *testing.T) {
 	for name, cc := range map[string]crashCase{
-		"no datasync":          {mutate: func(m *crashfs.Mutant) { m.NoDatasync = true }},
-		"no datasync, seg":     {mutate: func(m *crashfs.Mutant) { m.NoDatasync, m.Only = true, []string{"/seg/"} }},
-		"late datasync":        {mutate: func(m *crashfs.Mutant) { m.LateDatasync, m.Only = true, []string{"/seg/"} }},
-		"no syncdir":           {mutate: func(m *crashfs.Mutant) { m.NoSyncDir = true }},
-		"no syncdir, rollover": {rollover: true, mutate: func(m *crashfs.Mutant) { m.NoSyncDir = true }},
-		"no rewrite":           {fault: 0.05, keep: true, mutate: func(m *crashfs.Mutant) { m.NoRewrite = true }},
+		"no datasync":       {mutate: func(m *crashfs.Mutant) { m.NoDatasync = true }},
+		"no datasync, seg":  {mutate: func(m *crashfs.Mutant) { m.NoDatasync, m.Only = true, []string{"/seg/"} }},
+		"late datasync":     {mutate: func(m *crashfs.Mutant) { m.LateDatasync, m.Only = true, []string{"/seg/"} }},
+		"no syncdir":        {mutate: func(m *crashfs.Mutant) { m.NoSyncDir = true }},
+		"no syncdir, seg":   {mutate: func(m *crashfs.Mutant) { m.NoSyncDir, m.Only = true, []string{"/seg"} }},
+		"no rewrite":        {fault: 0.05, keep: true, mutate: func(m *crashfs.Mutant) { m.NoRewrite = true }},
+		"torn files":        {mutate: func(m *crashfs.Mutant) { m.TornWriteFile = true }},
+		"torn files, store": {store: true, mutate: func(m *crashfs.Mutant) { m.TornWriteFile = true }},
+		"no syncdir, store": {store: true, mutate: func(m *crashfs.Mutant) { m.NoSyncDir = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := crashfs.Search(500, 1, crashRuns(cc))

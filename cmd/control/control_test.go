@@ -1,0 +1,96 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	iofs "io/fs"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+)
+
+// anyBytes are names as file systems allow them.
+var anyBytes = rapid.Custom(func(t *rapid.T) string {
+	return string(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
+})
+
+func TestPathsKeepBytes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		entry := DiffEntry{Path: PathOf(anyBytes.Draw(t, "path")), OldPath: OldPathOf(anyBytes.Draw(t, "old"))}
+		change := Change{Paths: PathsOf(rapid.SliceOf(anyBytes).Draw(t, "paths"))}
+		var gotEntry DiffEntry
+		var gotChange Change
+		through(t, entry, &gotEntry)
+		through(t, change, &gotChange)
+		if gotEntry.Path.Raw() != entry.Path.Raw() || gotEntry.OldPath.Raw() != entry.OldPath.Raw() {
+			t.Fatalf("%+v became %+v", entry, gotEntry)
+		}
+		want, got := change.Paths.Raw(), gotChange.Paths.Raw()
+		if strings.Join(want, "\x00/") != strings.Join(got, "\x00/") || len(want) != len(got) {
+			t.Fatalf("%q became %q", want, got)
+		}
+	})
+}
+
+func through(t *rapid.T, from, to any) {
+	b, err := json.Marshal(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPathJSON(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		path, want string
+	}{
+		{"/a b", `{"path":"/a b"}`},
+		{"/日本", `{"path":"/日本"}`},
+		{"/x\xff", `{"path":"/x\ufffd","path_bytes":"L3j/"}`},
+		{"/new\nline", `{"path":"/new\nline"}`},
+	}
+	for _, tt := range tests {
+		b, err := json.Marshal(PathOf(tt.path))
+		if err != nil || string(b) != tt.want {
+			t.Errorf("%q: %s, %v; want %s", tt.path, b, err, tt.want)
+		}
+	}
+}
+
+func TestShow(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"plain": "plain", "with space": "with space", "日本": "日本", "": "",
+		"a\nb": `"a\nb"`, "\x1b[2J": `"\x1b[2J"`, "x\xff": `"x\xff"`, "\u202egnp": `"\u202egnp"`, "\u00a0": `"\u00a0"`,
+	} {
+		if got := Show(in); got != want {
+			t.Errorf("Show(%q) = %s; want %s", in, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		s := Show(anyBytes.Draw(t, "name"))
+		if !utf8.ValidString(s) || strings.ContainsAny(s, "\n\r\x1b\x00") {
+			t.Fatalf("%q is not safe", s)
+		}
+	})
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	err := Usage("try this", "about %s: %w", "that", iofs.ErrNotExist)
+	if !errors.Is(err, iofs.ErrNotExist) || err.Exit != ExitUsage || err.Hint != "try this" {
+		t.Errorf("%+v", err)
+	}
+	if got := AsError(errors.Join(nil, err)); got != err {
+		t.Errorf("found %+v in a joined error", got)
+	}
+	if got := AsError(iofs.ErrExist); got.Exit != ExitFailed || !errors.Is(got, iofs.ErrExist) {
+		t.Errorf("%+v", got)
+	}
+}
