@@ -97,6 +97,7 @@ type Drive struct {
 
 	snapshots snapshotCache
 	waiters   feedWaiters
+	past      historyCaches
 	upkeep    upkeepState
 }
 

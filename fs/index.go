@@ -313,6 +313,11 @@ type fileChange struct {
 	delta  int64
 	size   uint64
 	reason Reason
+	undoes uint64 // the change that was undone or redone
+	from   Ino    // of didReplace: whose name it took over
+	// Who did it, so that a file's log needs no commits.
+	uid     uint32
+	program string
 }
 
 func changeKey(ino Ino, seq uint64) []byte {
@@ -328,12 +333,17 @@ func (c fileChange) encode() []byte {
 	w.Varint(c.delta)
 	w.Uvarint(c.size)
 	w.U8(uint8(c.reason))
+	w.Uvarint(c.undoes)
+	w.Uvarint(uint64(c.from))
+	w.Uvarint(uint64(c.uid))
+	w.String(c.program)
 	return w.B
 }
 
 func decodeFileChange(seq uint64, b []byte) (fileChange, error) {
 	r := wire.NewReader(b)
 	c := fileChange{seq: seq, time: r.Varint(), what: what(r.U16()), actor: r.Uvarint(), delta: r.Varint(), size: r.Uvarint(), reason: Reason(r.U8())}
+	c.undoes, c.from, c.uid, c.program = r.Uvarint(), Ino(r.Uvarint()), getU32(r), r.String(maxProgram)
 	return c, r.Done()
 }
 
@@ -342,14 +352,18 @@ func fileChanges(c *commit, changes []change) map[Ino]fileChange {
 	out := make(map[Ino]fileChange, len(changes))
 	for _, ch := range changes {
 		f := out[ch.ino]
-		f.seq, f.time, f.reason = c.seq, c.time, c.reason
+		f.seq, f.time, f.reason, f.undoes = c.seq, c.time, c.reason, c.undoes
 		f.what |= ch.what
 		f.delta += ch.delta
 		if ch.what&didWrite != 0 {
 			f.size = ch.size
 		}
+		if ch.what&didReplace != 0 {
+			f.from = ch.parent
+		}
 		if f.actor == 0 || ch.what&didWrite != 0 {
-			f.actor = c.actors[ch.actor].id
+			a := c.actors[ch.actor]
+			f.actor, f.uid, f.program = a.id, a.uid, a.program
 		}
 		out[ch.ino] = f
 	}

@@ -156,6 +156,6 @@ func (d *Drive) succeed(s *session, ino, from Ino, at nameOf) error {
 		return nil
 	}
 	d.putInode(ino, n)
-	d.note(s, change{what: didReplace, ino: ino})
+	d.note(s, change{what: didReplace, ino: ino, parent: n.from})
 	return nil
 }

@@ -431,3 +431,11 @@ func (m *model) rename(d *Drive, r *rand.Rand, dir *mnode, parent Ino, name stri
 	}
 	return err
 }
+
+// drop forgets every snapshot, as if all had been pushed out by others.
+func (c *snapshotCache) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.order.Init()
+	clear(c.m)
+}

@@ -388,7 +388,7 @@ func (d *Drive) Link(ctx context.Context, c Caller, ino, parent Ino, name string
 	if born {
 		w |= didCreate | didWrite
 	}
-	d.note(s, change{what: w, ino: ino, parent: parent, name: name})
+	d.note(s, change{what: w, ino: ino, parent: parent, name: name, size: n.size})
 	d.mutated()
 	if born {
 		d.born(s, ino)

@@ -3,8 +3,6 @@ package fs
 import (
 	"context"
 	"fmt"
-
-	"golang.org/x/sys/unix"
 )
 
 // Setattr changes attributes; a size cuts the file or extends it with a hole.
@@ -122,20 +120,27 @@ func (d *Drive) clearRange(v *view, ino Ino, lo, hi uint64) error {
 	return clearExtents(v, d.target(ino), ino, lo, hi)
 }
 
+// Modes of Fallocate, Linux's own.
+const (
+	FallocKeepSize  = 0x01
+	FallocPunchHole = 0x02
+	FallocZeroRange = 0x10
+)
+
 // Fallocate is fallocate(2): modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE. Space
 // is not set aside: a log writes elsewhere each time, so what is checked is
 // that the disk has room now.
 func (f *File) Fallocate(ctx context.Context, mode uint32, off, length int64) error {
 	d := f.d
-	const known = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_ZERO_RANGE
+	const known = FallocKeepSize | FallocPunchHole | FallocZeroRange
 	if mode&^known != 0 {
 		return ErrNotSupported
 	}
-	punch, zero := mode&unix.FALLOC_FL_PUNCH_HOLE != 0, mode&unix.FALLOC_FL_ZERO_RANGE != 0
+	punch, zero := mode&FallocPunchHole != 0, mode&FallocZeroRange != 0
 	if off < 0 || length <= 0 {
 		return ErrInvalid
 	}
-	if punch && (zero || mode&unix.FALLOC_FL_KEEP_SIZE == 0) {
+	if punch && (zero || mode&FallocKeepSize == 0) {
 		return ErrNotSupported
 	}
 	if uint64(off)+uint64(length) > MaxSize {
@@ -175,7 +180,7 @@ func (f *File) Fallocate(ctx context.Context, mode uint32, off, length int64) er
 		n.sparse = true
 	}
 	var grown int64
-	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 && end > n.size {
+	if mode&FallocKeepSize == 0 && end > n.size {
 		grown = int64(end - n.size)
 		n.size, n.sparse = end, true
 	}

@@ -68,7 +68,9 @@ func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick 
 			return nil, err
 		}
 		p.reason, p.undoes = reason, done.id
-		res.Change = done.describe()
+		if res.Change, err = d.describe(ctx, done); err != nil {
+			return nil, err
+		}
 		before = now.v
 		if o.DryRun {
 			res.Entries, err = d.foresee(now, p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
@@ -46,7 +47,7 @@ func (d *Drive) Verify(ctx context.Context, report func(Damage), progress func(d
 	v := &verifier{
 		d: d, report: report, progress: progress, cache: tree.NewCache(upkeepCache),
 		bad: map[log.Ref]string{}, dropped: map[log.Writer]*roaring64.Bitmap{},
-		pages: roaring64.New(), told: map[string]struct{}{},
+		pages: roaring64.New(), told: map[string]struct{}{}, met: map[string]struct{}{},
 	}
 	if err := v.run(ctx); err != nil {
 		return v.sum, fmt.Errorf("verifying drive %s: %w", d.store.ID(), err)
@@ -65,7 +66,7 @@ type verifier struct {
 	dropped  map[log.Writer]*roaring64.Bitmap
 	pages    *roaring64.Bitmap   // that were looked at, see pageNumber
 	told     map[string]struct{} // damage that was reported
-	versions []version           // newest first; commits are read as needed
+	met      map[string]struct{} // blocks that it names
 }
 
 // maxTold bounds how much reported damage is remembered.
@@ -73,6 +74,7 @@ const maxTold = 1 << 16
 
 // tell reports damage that was not reported yet.
 func (v *verifier) tell(d Damage) {
+	v.met[d.Block] = struct{}{}
 	key := d.Block + "\x00" + d.Path + "\x00" + d.Problem
 	if _, ok := v.told[key]; ok {
 		return
@@ -126,10 +128,15 @@ func (v *verifier) run(ctx context.Context) error {
 		}
 		last = state
 	}
+	for ref, how := range v.bad {
+		if _, ok := v.met[ref.String()]; !ok {
+			v.tell(Damage{Block: ref.String(), Problem: how})
+		}
+	}
 	return nil
 }
 
-// kept is a version by its record.
+// verifyRecord is a version by its record.
 type verifyRecord struct{ seq, index uint64 }
 
 func (r verifyRecord) version(d *Drive) Version { return Version{d.writer, r.seq} }
@@ -155,9 +162,7 @@ func (v *verifier) records(ctx context.Context, head version) ([]verifyRecord, e
 		v.tell(Damage{Version: Version{v.d.writer, head.seq}, Problem: "the versions cannot all be listed: " + it.err.Error()})
 	}
 	out = append(out, verifyRecord{head.seq, head.index})
-	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
-		out[i], out[j] = out[j], out[i]
-	}
+	slices.Reverse(out)
 	return out, nil
 }
 
@@ -194,16 +199,7 @@ func (v *verifier) logs(ctx context.Context) error {
 		}
 		before += size
 	}
-	// Damaged blocks that hold a file's contents are told with its path below;
-	// the others here, and pages and commits also where reading them fails.
 	return nil
-}
-
-// unreferenced tells the damaged blocks that no version was found to need.
-func (v *verifier) unreferenced() {
-	for ref, how := range v.bad {
-		v.tell(Damage{Block: ref.String(), Problem: how})
-	}
 }
 
 // isDropped reports whether a block was dropped on purpose.

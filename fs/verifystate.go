@@ -53,7 +53,6 @@ func (s *stateCheck) content(ctx context.Context) (whole bool, err error) {
 		if !s.pages.CheckedAdd(pageNumber(ref)) {
 			return false, nil
 		}
-		delete(s.bad, ref) // reading it tells
 		if height > 1 {
 			return true, nil
 		}

@@ -181,7 +181,7 @@ func (d *Drive) note(s *session, c change) {
 	c.actor = d.actor(s)
 	w := d.work
 	k := workKey{actor: c.actor, ino: c.ino}
-	if c.what&(didLink|didUnlink|didTag) != 0 {
+	if c.what&(didLink|didUnlink|didTag|didReplace) != 0 {
 		k.parent, k.name = c.parent, c.name
 	}
 	if i, ok := w.byKey[k]; ok {

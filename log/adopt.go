@@ -1,6 +1,7 @@
 package log
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -12,6 +13,10 @@ func (r *recovery) adopt() error {
 	head, pos, resign, err := r.choose()
 	if err != nil {
 		return err
+	}
+	if r.unread != nil && pos.before(r.unreadPos) {
+		// A torn write reads as zeros; this may be an acknowledged commit.
+		return fmt.Errorf("the end of the log cannot be read: %w", r.unread)
 	}
 	if r.rebuilt {
 		if err := r.disk.MkdirAll(r.indexPath("")); err != nil {
@@ -83,6 +88,9 @@ func (r *recovery) choose() (head Head, pos position, resign bool, err error) {
 		if err == nil && !r.torn(c.size) {
 			head, pos = h, c.pos
 			break
+		}
+		if err != nil && !errors.Is(err, ErrCheckpoint) {
+			return head, pos, false, err // it could not be read, which says nothing about it
 		}
 		if err != nil {
 			refused = err

@@ -253,7 +253,10 @@ func (l *Log) rollover(meta bool) error {
 		seg, err = l.createSegment(old.num+1, l.next)
 	}
 	if err != nil {
-		return err // nothing has happened: the old segment can still be used
+		if isFull(err) {
+			return err // nothing has happened: the old segment can be used
+		}
+		return l.fail(err)
 	}
 	l.setTail(seg, segmentHeader)
 	l.segs.put(old)

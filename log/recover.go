@@ -33,9 +33,10 @@ import (
 // covers are whole, but for those that are proved to have been durable (these
 // are rot: reported, and read as ErrDamaged) and those in earlier segments.
 // A newer checkpoint with damage of which nothing proves that it was durable
-// was never acknowledged: it and what follows are cut off. This is right
-// unless rot hits the very last commit before a crash, of which neither a mark
-// nor a later frame knows; [Log.Settle] closes that window.
+// was never acknowledged: it and what follows are cut off. (What cannot be
+// read is not cut off: then opening fails.) This is right unless rot hits the
+// very last commit before a crash, of which neither a mark nor a later frame
+// knows; [Log.Settle] closes that window.
 //
 // If a frame proves a size durable whose checkpoint is damaged, the checkpoint
 // is signed again: Ed25519 gives the same bytes, so that is no fork. If a
@@ -52,15 +53,29 @@ import (
 // is in Health. Errors match ErrForeign, ErrNewer or ErrDamaged if the files
 // are not such a log, or not all of it; then no segment was changed.
 func OpenLog(o Options) (*Log, error) {
+	l, err := openLog(o, true)
+	if errors.Is(err, ErrDamaged) {
+		// The damage may be in the index.
+		l, err = openLog(o, false)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the log %s: %w", o.Dir, err)
+	}
+	return l, nil
+}
+
+func openLog(o Options, trustIndex bool) (*Log, error) {
 	l, err := newLog(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.recover(o.Known); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the log %s: %w", o.Dir, err), l.closeFiles())
+	err = l.recover(o.Known, trustIndex)
+	if err == nil {
+		err = l.openReserve(o.Reserve)
 	}
-	if err := l.openReserve(o.Reserve); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the log %s: %w", o.Dir, err), l.closeFiles())
+	if err != nil {
+		l.stop()
+		return nil, errors.Join(err, l.closeFiles())
 	}
 	l.start()
 	return l, nil
@@ -79,6 +94,8 @@ type recovery struct {
 	checkpoints []foundCheckpoint
 	bad         []badEntry // in order
 	broken      []position // frames that are no entries'
+	unread      error      // the last segment could not be read everywhere,
+	unreadPos   position   // the last place being this
 	evidence    uint64     // this size is durable for certain
 	evidencePos position   // where its checkpoint ends; if not known, where the scan began
 	stuck       bool       // at an entry whose leaf is not known: nothing is added any more
@@ -97,7 +114,7 @@ type badEntry struct {
 // keepCheckpoints is how many of the newest checkpoints are candidates.
 const keepCheckpoints = 1024
 
-func (l *Log) recover(known Head) error {
+func (l *Log) recover(known Head, trustIndex bool) error {
 	r := &recovery{Log: l, known: known}
 	if err := r.list(); err != nil {
 		return err
@@ -106,7 +123,7 @@ func (l *Log) recover(known Head) error {
 	if r.dropsLost, err = l.loadDropped(); err != nil {
 		return err
 	}
-	if err := r.trust(); err != nil {
+	if err := r.trust(trustIndex); err != nil {
 		return err
 	}
 	// Names that a killed process made, or removed, may not be durably so.
@@ -224,10 +241,13 @@ func (l *Log) readSegmentHeader(num uint32) (first uint64, err error) {
 
 // trust opens the index files up to the mark. If that is not possible, it
 // prepares to build them anew.
-func (r *recovery) trust() error {
+func (r *recovery) trust(trustIndex bool) error {
 	r.from = position{0, segmentHeader}
 	r.rehash = true
-	err := r.openIndex()
+	err := errors.New("it did not lead to the newest checkpoint")
+	if trustIndex {
+		err = r.openIndex()
+	}
 	if err == nil {
 		return r.checkTruncated()
 	}
@@ -358,9 +378,6 @@ func (r *recovery) scanSegment(num uint32) error {
 	}
 	res := s.scan(off, r.next)
 	r.scanned += s.size - off
-	if s.err != nil {
-		r.slog.Warn("a segment could not be read in parts", "segment", seg.path, "err", s.err)
-	}
 	for _, at := range res.broken {
 		r.broken = append(r.broken, position{num, at})
 	}
@@ -370,6 +387,12 @@ func (r *recovery) scanSegment(num uint32) error {
 		r.checkpoints = append(r.checkpoints[:0], r.checkpoints[n-keepCheckpoints:]...)
 	}
 	r.fold(s, res)
+	if s.err != nil {
+		r.slog.Warn("a segment could not be read in parts", "segment", seg.path, "err", s.err)
+		if num == r.last {
+			r.unread, r.unreadPos = s.err, position{num, s.errOff}
+		}
+	}
 	return r.spill()
 }
 
@@ -418,6 +441,9 @@ func (l *Log) relocate(num uint32) error {
 		return err
 	}
 	res := s.scan(segmentHeader, first)
+	if s.err != nil {
+		return s.err
+	}
 	for i := range res.entries {
 		if index := first + uint64(i); index < l.next {
 			l.locs.set(index, res.entries[i].loc)

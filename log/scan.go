@@ -28,7 +28,8 @@ type scanner struct {
 	bufOff  int64  // from where
 	room    []byte
 	scratch []byte // see uniform
-	err     error  // the first read error, which was taken for damage
+	err     error  // the first read error; what could not be read looks damaged
+	errOff  int64  // the last place that could not be read
 }
 
 func newScanner(file disk.File, num uint32, rehash bool) (*scanner, error) {
@@ -69,6 +70,7 @@ func (s *scanner) load(off, n int64) {
 			if s.err == nil {
 				s.err = err
 			}
+			s.errOff = max(s.errOff, off)
 			copy(part[:m], bytes.Repeat([]byte{0xff}, m))
 		}
 		part, off = part[m:], off+int64(m)

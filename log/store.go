@@ -92,87 +92,12 @@ type Store struct {
 	closed     bool
 }
 
-// CreateStore creates a drive in an empty or absent directory and returns its
-// store. Its log holds the genesis, which becomes durable with the first
-// commit.
-func CreateStore(o StoreOptions, name string) (*Store, error) {
-	o.complete()
-	s := newStore(o)
-	if err := s.checkEmpty(); err != nil {
-		return nil, fmt.Errorf("creating the drive %s: %w", o.Dir, err)
-	}
-	if err := s.create(o, name); err != nil {
-		return nil, errors.Join(fmt.Errorf("creating the drive %s: %w", o.Dir, err), s.closeLogs(), s.disk.RemoveAll(s.dir))
-	}
-	return s, nil
-}
-
-// checkEmpty makes sure that there is nothing in the store's directory.
-func (s *Store) checkEmpty() error {
-	names, err := s.disk.List(s.dir)
-	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-		return err
-	}
-	if len(names) > 0 {
-		return fmt.Errorf("%s is not empty: %w", s.dir, iofs.ErrExist)
-	}
-	return nil
-}
-
 func newStore(o StoreOptions) *Store {
 	return &Store{
 		disk: o.FS, dir: o.Dir, slog: o.Logger, machine: o.Machine, inline: o.Inline, tiny: o.Tiny,
 		keys: seal.NewKeyring(), logs: make(map[Writer]*Log),
 		heads: headsFile{Heads: make(map[string]string)},
 	}
-}
-
-func (s *Store) create(o StoreOptions, name string) error {
-	keys, recovery, err := newSecrets(o.Random)
-	if err != nil {
-		return err
-	}
-	g := &Genesis{
-		Format: FormatVersion, Owner: publicOf(*keys.OwnerSeed), Recovery: keys.Recovery,
-		Log: publicOf(keys.LogSeed), Created: uint64(o.Now().Unix()),
-	}
-	if _, err := io.ReadFull(o.Random, g.Nonce[:]); err != nil {
-		return err
-	}
-	if err := s.disk.MkdirAll(s.dir); err != nil {
-		return err
-	}
-	if err := writeChecked(s.disk, s.path("keys"), keys); err != nil {
-		return err
-	}
-	s.takeKeys(keys)
-	s.recovery = &recovery
-	lo := s.logOptions(0)
-	lo.Signer = NewSigner(keys.LogSeed)
-	own, err := CreateLog(lo)
-	if err != nil {
-		return err
-	}
-	s.logs[0] = own
-	if err := s.Bind(); err != nil {
-		return err
-	}
-	entry, err := EncodeControl(g)
-	if err != nil {
-		return err
-	}
-	s.begin(g, name)
-	if err := s.disk.SyncDir(filepath.Dir(s.dir)); err != nil {
-		return err
-	}
-	err = writeChecked(s.disk, s.path("drive.json"), driveFile{
-		Format: FormatVersion, ID: s.id.String(), Name: name, Genesis: base64.StdEncoding.EncodeToString(entry),
-	})
-	if err != nil {
-		return err
-	}
-	_, err = own.AppendControl(g)
-	return err
 }
 
 // begin sets what the genesis says.
@@ -344,35 +269,6 @@ func (s *Store) logOptions(w Writer) Options {
 	return o
 }
 
-// applyControls adds a log's control entries to the membership. Those that do
-// not count, or cannot be read, are said and passed over.
-func (s *Store) applyControls(l *Log) {
-	for _, index := range l.controls() {
-		c, err := l.ReadControl(index)
-		if err == nil {
-			err = s.membership.Apply(l.writer, index, c)
-		}
-		if err != nil {
-			s.slog.Warn("a control entry was passed over", "entry", Ref{l.writer, index}, "err", err)
-		}
-	}
-}
-
-// controls returns the indexes of the control entries.
-func (l *Log) controls() []uint64 {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	var all []uint64
-	for page, locs := range l.locs.pages {
-		for i, loc := range locs {
-			if loc.kind() == locControl {
-				all = append(all, uint64(page)*locsPerPage+uint64(i))
-			}
-		}
-	}
-	return all
-}
-
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *Store) logDir(w Writer) string { return s.path(fmt.Sprintf("log-%04d", w)) }
@@ -440,49 +336,6 @@ func (s *Store) ReadBlock(dst []byte, r Ref, kind seal.Kind) ([]byte, error) {
 		return dst, err
 	}
 	return l.ReadBlock(dst, r.Index, kind)
-}
-
-// Members returns the writers of the drive, by number.
-func (s *Store) Members() []Member {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.membership.Members()
-}
-
-// AppendControl appends a control entry to the own log and applies it.
-// Statements of the owner are signed if need be. It becomes durable with the
-// next synced commit.
-func (s *Store) AppendControl(c Control) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if st, ok := c.(statement); ok && c.Type() != TypeSuccession && s.keysFile.OwnerSeed != nil {
-		if err := Authorize(st, s.id, ed25519Key(*s.keysFile.OwnerSeed)); err != nil {
-			return 0, err
-		}
-	}
-	own := s.logs[s.keysFile.Writer]
-	index, err := own.AppendControl(c)
-	if err != nil {
-		return 0, err
-	}
-	return index, s.membership.Apply(own.writer, index, c)
-}
-
-// AddReadKey adds the read key of an epoch, durably.
-func (s *Store) AddReadKey(epoch uint32, key [32]byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	keys := *s.keysFile
-	keys.ReadKeys = make(map[uint32]secret, len(s.keysFile.ReadKeys)+1)
-	for e, k := range s.keysFile.ReadKeys {
-		keys.ReadKeys[e] = k
-	}
-	keys.ReadKeys[epoch] = key
-	if err := writeChecked(s.disk, s.path("keys"), &keys); err != nil {
-		return err
-	}
-	s.takeKeys(&keys)
-	return nil
 }
 
 // RecoverySeed returns the seed of the key that signs successions: only of a

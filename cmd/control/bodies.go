@@ -1,6 +1,10 @@
 package control
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Target is a path in a drive. Where Timed is set the path may end in @WHEN,
 // which wins over When, the time of the mount the path was reached through;
@@ -118,7 +122,8 @@ type LogRequest struct {
 	Limit int `json:"limit,omitempty"`
 }
 
-// Change is what a person did in one go.
+// Change is what a person did in one go. Paths are the few that say it; one
+// that ends in a slash stands for what is in it.
 type Change struct {
 	ID uint64 `json:"id"`
 	Version
@@ -126,10 +131,40 @@ type Change struct {
 	Time  time.Time `json:"time"`
 	Verb  string    `json:"what"`
 	Paths
-	Count     int    `json:"count"` // files affected; Paths may be fewer
+	Files     int    `json:"files"` // affected
 	SizeDelta int64  `json:"size_change"`
 	Program   string `json:"program,omitempty"`
+	UID       uint32 `json:"uid"`
 	Undone    bool   `json:"undone,omitempty"`
+}
+
+// What says in a few words what was done: "edited /letter.txt".
+func (c Change) What() string {
+	if c.Verb == "" {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(c.Verb)
+	paths := c.Paths.Raw()
+	sep := " "
+	if c.Verb == "renamed" || c.Verb == "moved" {
+		sep = " -> "
+	}
+	for i, p := range paths {
+		switch {
+		case i == 0:
+			b.WriteString(" ")
+		case sep == " ":
+			b.WriteString(", ")
+		default:
+			b.WriteString(sep)
+		}
+		b.WriteString(Show(p))
+	}
+	if len(paths) == 1 && strings.HasSuffix(paths[0], "/") {
+		fmt.Fprintf(&b, " (%d files)", c.Files)
+	}
+	return b.String()
 }
 
 // DiffRequest compares two times; an empty To is now.
@@ -143,6 +178,7 @@ type DiffEntry struct {
 	Op string `json:"what"`
 	Path
 	OldPath
+	Type       string `json:"type,omitempty"` // file, directory, symlink, fifo, socket, device
 	SizeBefore uint64 `json:"size_before"`
 	SizeAfter  uint64 `json:"size_after"`
 }
@@ -199,15 +235,22 @@ type FeedRequest struct {
 	Follow bool      `json:"follow,omitempty"`
 }
 
-// FeedEntry is one line of the feed.
+// FeedEntry is one line of the feed: what became of one file or directory in
+// one version. Change is the id of the Change it belongs to, where that is
+// kept.
 type FeedEntry struct {
 	Version
 	Time time.Time `json:"time"`
 	Op   string    `json:"what"`
 	Path
 	OldPath
-	Ino  uint64 `json:"ino"`
-	Size uint64 `json:"size"`
+	Type    string `json:"type,omitempty"`
+	Ino     uint64 `json:"ino"`
+	Size    uint64 `json:"size"`
+	Change  uint64 `json:"change,omitempty"`
+	Program string `json:"program,omitempty"`
+	UID     uint32 `json:"uid"`
+	Reason  string `json:"reason"` // work, undo, redo, restore, ...
 }
 
 // RetainRequest shows what is kept of a folder, or sets it when Set is true.
@@ -254,10 +297,11 @@ type DamageInfo struct {
 
 // Verified is the outcome of verification.
 type Verified struct {
-	Blocks  int64 `json:"blocks"`
-	Bytes   int64 `json:"bytes"`
-	Dropped int64 `json:"dropped"` // on purpose; not damage
-	Damaged int64 `json:"damaged"`
+	Versions int64 `json:"versions"`
+	Blocks   int64 `json:"blocks"`
+	Bytes    int64 `json:"bytes"`
+	Dropped  int64 `json:"dropped"` // on purpose; not damage
+	Damaged  int64 `json:"damaged"`
 }
 
 // ExportRequest writes the log as static files into a directory, given by its

@@ -25,7 +25,7 @@ func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sin
 			failed = out.item(control.DamageInfo{Path: control.PathOf(v.Path), Version: version(v.Version), Block: v.Block, Problem: v.Problem})
 		}
 	}, func(blocks, total int64) { out.progress("verify", blocks, total) })
-	done.Blocks, done.Bytes, done.Dropped = r.Blocks, r.Bytes, r.Dropped
+	done.Versions, done.Blocks, done.Bytes, done.Dropped = r.Versions, r.Blocks, r.Bytes, r.Dropped
 	return done, errors.Join(err, failed)
 }
 

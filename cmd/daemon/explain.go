@@ -52,6 +52,8 @@ var explanations = []struct {
 	{log.ErrRolledBack, control.ExitFailed, "this drive is older than what this device has seen of it; bring back the newer copy"},
 	{log.ErrFork, control.ExitFailed, "this drive was written in two places from one state; `hearth status` says more"},
 	{log.ErrPoisoned, control.ExitFailed, "the disk refused a write; see the kernel's messages, then `hearth stop` and try again"},
+	{fs.ErrNewer, control.ExitFailed, "this drive was written by a newer Hearth; install that"},
+	{fs.ErrNotKept, control.ExitFailed, "`hearth retain PATH` shows what is kept"},
 	{log.ErrDropped, control.ExitFailed, "that version is not kept any more; `hearth retain PATH` shows what is kept"},
 	{log.ErrDamaged, control.ExitFailed, "`hearth verify NAME` names everything that is damaged"},
 	{fs.ErrDamaged, control.ExitFailed, "`hearth verify NAME` names everything that is damaged"},
@@ -66,6 +68,7 @@ var explanations = []struct {
 	{fs.ErrExist, control.ExitFailed, "choose another name"},
 	{fs.ErrInvalid, control.ExitFailed, ""},
 	{fs.ErrNameTooLong, control.ExitFailed, ""},
+	{fs.ErrBusy, control.ExitFailed, "try again when less is going on"},
 	{fs.ErrReadOnly, control.ExitFailed, ""},
 	{context.Canceled, control.ExitFailed, ""},
 }

@@ -7,16 +7,10 @@ import (
 
 	"hearth/cmd/control"
 	"hearth/fs"
-	"hearth/fs/mount"
 )
 
 // This file is all that the daemon knows of history: it translates requests
 // into the methods of fs.Drive, and their results into answers.
-
-// historyOf opens the .history folders of a drive's live mount.
-func historyOf(drive *fs.Drive) func(context.Context, fs.Ino) (mount.HistoryNode, error) {
-	return func(ctx context.Context, dir fs.Ino) (mount.HistoryNode, error) { return drive.History(ctx, dir) }
-}
 
 func (d *Daemon) changes(ctx context.Context, req control.LogRequest, out *sink) (struct{}, error) {
 	p, err := d.find(ctx, req.Target)
@@ -39,7 +33,7 @@ func (d *Daemon) changes(ctx context.Context, req control.LogRequest, out *sink)
 func change(c fs.Change) control.Change {
 	return control.Change{
 		ID: c.ID, Version: version(c.Last), First: c.First.Seq, Time: c.Time, Verb: c.Verb,
-		Paths: control.PathsOf(c.Paths), Count: c.Count, SizeDelta: c.SizeDelta, Program: c.Program, Undone: c.Undone,
+		Paths: control.PathsOf(c.Paths), Files: c.Files, SizeDelta: c.SizeDelta, Program: c.Program, UID: c.Uid, Undone: c.Undone,
 	}
 }
 
@@ -74,7 +68,26 @@ func (d *Daemon) diff(ctx context.Context, req control.DiffRequest, out *sink) (
 
 func entry(e fs.DiffEntry) control.DiffEntry {
 	return control.DiffEntry{Op: e.Op, Path: control.PathOf(e.Path), OldPath: control.OldPathOf(e.OldPath),
-		SizeBefore: uint64(e.SizeBefore), SizeAfter: uint64(e.SizeAfter)}
+		Type: typeName(e.Type), SizeBefore: e.SizeBefore, SizeAfter: e.SizeAfter}
+}
+
+// typeName names the file type bits of a mode.
+func typeName(bits uint32) string {
+	switch bits {
+	case fs.ModeRegular:
+		return "file"
+	case fs.ModeDir:
+		return "directory"
+	case fs.ModeSymlink:
+		return "symlink"
+	case fs.ModeFifo:
+		return "fifo"
+	case fs.ModeSocket:
+		return "socket"
+	case fs.ModeChar, fs.ModeBlock:
+		return "device"
+	}
+	return ""
 }
 
 // needsTime refuses a path without a time where one is needed.
@@ -222,17 +235,8 @@ func result(r fs.Result, did string, dry bool) control.Result {
 	default:
 		out.Summary = did
 	}
-	if r.Change.Verb != "" {
-		out.Summary += ": " + r.Change.Verb
-		for i, p := range r.Change.Paths {
-			if i > 0 {
-				out.Summary += ","
-			}
-			out.Summary += " " + control.Show(p)
-		}
-		if more := r.Change.Count - len(r.Change.Paths); more > 0 {
-			out.Summary += fmt.Sprintf(" and %d more", more)
-		}
+	if what := change(r.Change).What(); what != "" {
+		out.Summary += ": " + what
 	}
 	return out
 }
@@ -242,7 +246,10 @@ func (d *Daemon) tag(ctx context.Context, req control.TagRequest) (struct{}, err
 	if err != nil {
 		return struct{}{}, err
 	}
-	return struct{}{}, p.drive.Tag(ctx, p.path, req.Name)
+	if p.live {
+		return struct{}{}, p.drive.Tag(ctx, p.path, req.Name)
+	}
+	return struct{}{}, p.drive.TagVersion(ctx, p.path, p.at, req.Name)
 }
 
 func (d *Daemon) untag(ctx context.Context, req control.TagRequest) (struct{}, error) {
@@ -274,14 +281,17 @@ func (d *Daemon) feed(ctx context.Context, req control.FeedRequest, out *sink) (
 		return struct{}{}, err
 	}
 	var since fs.Version // @0: the beginning
-	if s := normalWhen(req.Since); s != "@0" {
+	if s := normalWhen(req.Since, req.Now); s != "@0" {
 		if since, err = p.resolve(ctx, s, req.Now); err != nil {
 			return struct{}{}, err
 		}
 	}
 	return struct{}{}, p.drive.Feed(ctx, since, req.Follow, func(e fs.FeedEntry) error {
-		err := out.item(control.FeedEntry{Version: version(e.Version), Time: e.Time, Op: e.Op,
-			Path: control.PathOf(e.Path), OldPath: control.OldPathOf(e.OldPath), Ino: uint64(e.Ino), Size: e.Size})
+		err := out.item(control.FeedEntry{
+			Version: version(e.Version), Time: e.Time, Op: e.Op, Path: control.PathOf(e.Path), OldPath: control.OldPathOf(e.OldPath),
+			Type: typeName(e.Type), Ino: uint64(e.Ino), Size: e.Size,
+			Change: e.Change, Program: e.Program, UID: e.Uid, Reason: e.Reason.String(),
+		})
 		if err == nil && req.Follow {
 			err = out.now()
 		}

@@ -145,7 +145,6 @@ func (d *Daemon) serve(ctx context.Context, h *held, m *mounted) error {
 		}(m.serving.Wait())
 		return nil
 	}
-	o.History = historyOf(h.drive)
 	var err error
 	m.serving, err = mount.New(ctx, h.drive, m.dir(), o)
 	return err

@@ -99,7 +99,7 @@ func (d *Daemon) purge(ctx context.Context, req control.Target, _ *sink) (contro
 }
 
 func swept(r tiering.SweepResult, dry bool) control.Swept {
-	return control.Swept{Versions: r.Versions, Blocks: r.Blocks, Bytes: r.Freed, DryRun: dry}
+	return control.Swept{Versions: r.Versions, Blocks: r.Blocks, Bytes: r.Freed, Notes: r.Notes, DryRun: dry}
 }
 
 // retain shows what is kept of a folder, or sets it.

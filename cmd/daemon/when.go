@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ func (d *Daemon) find(ctx context.Context, t control.Target) (place, error) {
 		if ok {
 			if _, err := p.drive.Resolve(ctx, p.path); err == nil {
 				ok = false
-				giveHint(ctx, "%s is a file of that very name; %s@%s names the other one", control.Show(p.path), control.Show(left), versionNotation(when))
+				giveHint(ctx, "%s is a file of that very name; %s@%s names the other one", control.Show(p.path), control.Show(left), normalWhen(when, t.Now))
 			}
 		}
 		if ok {
@@ -59,13 +60,13 @@ func (d *Daemon) findDrive(ctx context.Context, name string) (place, error) {
 
 // resolve finds the version that a WHEN means.
 func (h *held) resolve(ctx context.Context, when string, now time.Time) (fs.Version, error) {
-	w, err := fs.ParseWhen(normalWhen(when), now)
+	w, err := fs.ParseWhen(normalWhen(when, now), now)
 	if err != nil {
-		return fs.Version{}, control.Usage(whenRule, "%s is no time: %w", control.Show(when), err)
+		return fs.Version{}, control.Usage(whenRule, "not a time: %w", err)
 	}
 	v, err := h.drive.ResolveWhen(ctx, w)
 	if err != nil {
-		return fs.Version{}, fmt.Errorf("%s in drive %s: %w", control.Show(when), h.name, err)
+		return fs.Version{}, fmt.Errorf("drive %s: %w", h.name, err)
 	}
 	return v, nil
 }
@@ -77,16 +78,16 @@ const whenRule = "WHEN is a version (@1234), a time (2026-11-22T10:04:05Z or sho
 var bareVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
 // normalWhen lets a version be written without its "@": after PATH@ a second
-// one is easily left out. A lone year is not taken for a time.
-func normalWhen(s string) string {
-	if bareVersion.MatchString(s) {
-		return "@" + s
+// one is easily left out. What may be a year of this drive's life is one.
+func normalWhen(s string, now time.Time) string {
+	if !bareVersion.MatchString(s) {
+		return s
 	}
-	return s
+	if year, err := strconv.Atoi(s); err == nil && len(s) == 4 && year >= 1970 && year <= now.Year() {
+		return s
+	}
+	return "@" + s
 }
-
-// versionNotation writes a WHEN so that it cannot be taken for anything else.
-func versionNotation(s string) string { return normalWhen(s) }
 
 // splitWhen splits PATH@WHEN at the last "@" whose right side is a WHEN.
 // PATH@@1234 and PATH@1234 both name a version.
@@ -102,7 +103,7 @@ func splitWhen(s string, now time.Time) (left, when string, ok bool) {
 	if bareVersion.MatchString(when) {
 		left = strings.TrimSuffix(left, "@")
 	}
-	if _, err := fs.ParseWhen(normalWhen(when), now); err != nil {
+	if _, err := fs.ParseWhen(normalWhen(when, now), now); err != nil {
 		return s, "", false
 	}
 	return path.Clean("/" + left), when, true

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -69,14 +68,9 @@ func (a *app) log(c *cli.Context) error {
 
 // change prints one line of the log.
 func (a *app) change(ch control.Change) error {
-	paths := ch.Paths.Raw()
-	shown := make([]string, len(paths))
-	for i, p := range paths {
-		shown[i] = control.Show(p)
-	}
-	what := ch.Verb + " " + strings.Join(shown, ", ")
-	if more := ch.Count - len(paths); more > 0 {
-		what += fmt.Sprintf(" and %d more", more)
+	what := ch.What()
+	if what == "" {
+		what = "nothing that lasted"
 	}
 	if ch.Program != "" {
 		what += "  (" + control.Show(ch.Program) + ")"

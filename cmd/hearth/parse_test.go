@@ -169,7 +169,7 @@ func TestVoice(t *testing.T) {
 	}
 	a := &app{voice: v}
 	if err := a.change(control.Change{Version: control.Version{Version: 7, At: "@7"}, Time: time.Unix(0, 0), Verb: "edited",
-		Paths: control.PathsOf([]string{"/a", "/b\n"}), Count: 5, SizeDelta: -2048, Program: "vim", Undone: true}); err != nil {
+		Paths: control.PathsOf([]string{"/a", "/b\n"}), Files: 2, SizeDelta: -2048, Program: "vim", Undone: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.diffEntry(control.DiffEntry{Op: "moved", Path: control.PathOf("/new"), OldPath: control.OldPathOf("/old"), SizeBefore: 1, SizeAfter: 3}); err != nil {
@@ -180,7 +180,7 @@ func TestVoice(t *testing.T) {
 	}
 	want := []string{
 		"[]", "[", "0,", "1", "]", "a     1", "long  2",
-		`@7       1970-01-01 00:00:00       -2KiB  edited /a, "/b\n" and 3 more  (vim)  [undone]`,
+		`@7       1970-01-01 00:00:00       -2KiB  edited /a, "/b\n"  (vim)  [undone]`,
 		"moved      /old -> /new  +2B", "",
 	}
 	if got := strings.Split(out.String(), "\n"); !reflect.DeepEqual(got, want) {

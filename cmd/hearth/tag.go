@@ -9,8 +9,8 @@ import (
 
 func (a *app) tagCommand() *cli.Command {
 	return &cli.Command{
-		Name: "tag", Usage: "name the present, and keep it for ever", ArgsUsage: "PATH TAG",
-		Description: describe("Names the present version of a folder or file. A tagged version is kept for\never, and PATH@TAG shows it.",
+		Name: "tag", Usage: "name a version, and keep it for ever", ArgsUsage: "PATH[@WHEN] TAG",
+		Description: describe("Names the present version of a folder or file, or that of WHEN. A tagged version\nis kept for ever, and PATH@TAG shows it.",
 			"hearth tag ~/Hearth/thesis submitted"),
 		Action: func(c *cli.Context) error { return a.tag(c, control.Tag) },
 	}
@@ -30,7 +30,7 @@ func (a *app) tag(c *cli.Context, route string) error {
 	if err != nil {
 		return err
 	}
-	d, t, err := a.path(c.Context, args[0], false)
+	d, t, err := a.path(c.Context, args[0], route == control.Tag)
 	if err != nil {
 		return err
 	}

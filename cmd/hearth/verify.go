@@ -53,7 +53,8 @@ func (a *app) verify(c *cli.Context) error {
 			return err
 		}
 	} else {
-		a.printf("%s, %s checked, %d dropped on purpose\n", count(report.Blocks, "block"), size(report.Bytes), report.Dropped)
+		a.printf("%s in %s, %s checked; %s dropped on purpose\n",
+			count(report.Versions, "version"), count(report.Blocks, "block"), size(report.Bytes), count(report.Dropped, "block"))
 	}
 	if n := report.Damaged; n > 0 {
 		_ = a.flush()

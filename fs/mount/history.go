@@ -10,43 +10,18 @@ import (
 	"hearth/fs"
 )
 
-// HistoryNode is one file, directory or symbolic link inside a .history. It is
-// used by many goroutines at once.
-//
-// What a name means may change from one lookup to the next: every lookup by
-// the kernel that is not cached asks again, and what was opened keeps the node
-// it was opened on. Only nodes that are [Fixed] are cached.
-type HistoryNode interface {
-	// Attr returns the attributes. The inode number and a directory's link
-	// count are replaced. Permissions are asked for at every access.
-	Attr(ctx context.Context) (fs.Attr, error)
-	// Lookup finds a name in a directory.
-	Lookup(ctx context.Context, name string) (HistoryNode, error)
-	// ReadDir lists a directory in an order that does not change, as
-	// [fs.Drive.ReadDir] does. Inode numbers are ignored.
-	ReadDir(ctx context.Context, after string, fn func(fs.DirEntry) bool) error
-	// Readlink returns the target of a symbolic link.
-	Readlink(ctx context.Context) (string, error)
-	// ReadAt reads a file; it reads less than asked only at the end.
-	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
-	// Getxattr returns an extended attribute.
-	Getxattr(ctx context.Context, name string) ([]byte, error)
-	// Listxattr returns the names of the extended attributes.
-	Listxattr(ctx context.Context) ([]string, error)
-	// Mkdir makes a directory where that means something (a tag), and is
-	// [fs.ErrReadOnly] everywhere else.
-	Mkdir(ctx context.Context, c fs.Caller, name string) error
-	// Rmdir is the opposite of Mkdir.
-	Rmdir(ctx context.Context, c fs.Caller, name string) error
-}
+// HistoryNode is a file, directory or symbolic link inside a .history. What a
+// name there means may change from one lookup to the next, so every lookup asks
+// the drive again, and what was opened keeps the node it was opened on.
+type HistoryNode = fs.HistoryNode
 
-// Fixed is a HistoryNode that knows whether it is part of an old version: if
-// so, its contents and the names in it never change, and stay cached.
+// Fixed is a [HistoryNode] that knows whether it is part of an old version:
+// if so, its contents and the names in it never change, and stay cached.
 type Fixed interface {
 	Fixed() bool
 }
 
-// Cloner is a HistoryNode whose contents can be shared with a live file
+// Cloner is a [HistoryNode] whose contents can be shared with a live file
 // instead of being copied (copy_file_range out of .history).
 type Cloner interface {
 	CopyRange(ctx context.Context, c fs.Caller, off int64, dst *fs.File, dstOff, n int64) (int64, error)

@@ -52,7 +52,7 @@ type Options struct {
 	// MaxBackground bounds requests that nobody waits for, such as readahead;
 	// 0 is 64.
 	MaxBackground int
-	// History opens the .history of a live directory. nil: there is none.
+	// History opens the .history of a live directory; nil is the drive's own.
 	History func(ctx context.Context, dir fs.Ino) (HistoryNode, error)
 	Logger  *slog.Logger
 }
@@ -71,15 +71,15 @@ type Mount struct {
 // A drive has one live mount at a time: what is changed through one would not
 // reach the kernel's cache of another.
 func New(ctx context.Context, drive *fs.Drive, dir string, o Options) (*Mount, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	path, err := prepare(dir)
 	if err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", dir, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", dir, err)
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := newServer(drive, o)
 	m := &Mount{dir: path, server: s, done: make(chan struct{})}
@@ -100,9 +100,8 @@ func New(ctx context.Context, drive *fs.Drive, dir string, o Options) (*Mount, e
 	go func() { // ends when the folder is unmounted; owned by m
 		defer close(m.done)
 		kernel.Serve()
-		if s.drive != nil {
-			s.drive.SetNotifier(nil)
-		}
+		// The drive keeps our notifier, which ignores it from now on: after a
+		// lazy unmount another mount may have set its own.
 		stopNotes()
 		<-notesDone
 		s.shutdown()
@@ -125,6 +124,9 @@ func newServer(drive *fs.Drive, o Options) *server {
 		return s
 	}
 	s.src, s.drive, s.history = drive, drive, o.History
+	if s.history == nil {
+		s.history = drive.History
+	}
 	return s
 }
 

@@ -12,7 +12,7 @@
 // the file until it has reopened and re-read it.
 package disk
 
-import "io/fs"
+import iofs "io/fs"
 
 // File is an open file. Methods may be called from several goroutines.
 // Overlapping concurrent writes have no defined order.
@@ -59,7 +59,7 @@ type FS interface {
 	MkdirAll(name string) error
 	// List returns the names in a directory, sorted.
 	List(dir string) ([]string, error)
-	Stat(name string) (fs.FileInfo, error)
+	Stat(name string) (iofs.FileInfo, error)
 	// SyncDir makes the entries of a directory durable.
 	SyncDir(dir string) error
 	// Free returns the bytes free to this process and the total of the file

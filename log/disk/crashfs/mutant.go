@@ -2,6 +2,7 @@ package crashfs
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,8 +16,8 @@ type Mutant struct {
 	// NoDatasync: Datasync does nothing and says nil.
 	NoDatasync bool
 	// LateDatasync: Datasync says nil and happens at the next Datasync of any
-	// file, as if something were acknowledged, or another file were made to
-	// name it, before it is durable.
+	// file, or never if the file is closed before, as if something were
+	// acknowledged, or another file made to name it, before it is durable.
 	LateDatasync bool
 	// NoSyncDir: SyncDir does nothing and says nil.
 	NoSyncDir bool
@@ -101,6 +102,13 @@ func (f *mutantFile) WriteAt(p []byte, off int64) (int, error) {
 		}
 	}
 	return f.File.WriteAt(p, off)
+}
+
+func (f *mutantFile) Close() error {
+	f.m.mu.Lock()
+	f.m.late = slices.DeleteFunc(f.m.late, func(late disk.File) bool { return late == f.File })
+	f.m.mu.Unlock()
+	return f.File.Close()
 }
 
 func (f *mutantFile) Datasync() error {

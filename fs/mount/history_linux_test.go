@@ -369,3 +369,61 @@ func tmpfile(dir string) error {
 	}
 	return err
 }
+
+// TestHistoryOfADrive looks into the real one.
+func TestHistoryOfADrive(t *testing.T) {
+	d := newTestDrive(t)
+	dir := mountDrive(t, d, Options{}).Dir()
+	doc := filepath.Join(dir, "sub/doc.txt")
+	must(t, os.Mkdir(filepath.Dir(doc), 0o755))
+	save := func(text string) string {
+		f, err := os.Create(doc)
+		must(t, err)
+		_, err = f.WriteString(text)
+		must(t, err)
+		must(t, f.Sync())
+		must(t, f.Close())
+		return d.Newest().String()
+	}
+	first := save("first")
+	save("second")
+	for name, want := range map[string]string{
+		".history/" + first + "/sub/doc.txt": "first", "sub/.history/" + first + "/doc.txt": "first",
+		"sub/.history/latest/doc.txt": "second",
+	} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	versions := readNames(t, filepath.Join(dir, "sub/.history/by-file/doc.txt"))
+	var texts []string
+	for _, v := range versions {
+		b, err := os.ReadFile(filepath.Join(dir, "sub/.history/by-file/doc.txt", v))
+		must(t, err)
+		texts = append(texts, string(b))
+	}
+	if !slices.Contains(texts, "first") || !slices.Contains(texts, "second") {
+		t.Errorf("versions %q read %q", versions, texts)
+	}
+	seen := 0
+	must(t, filepath.WalkDir(filepath.Join(dir, ".history"), func(p string, e os.DirEntry, err error) error {
+		seen++
+		if err == nil && e.Type().IsRegular() {
+			_, err = os.ReadFile(p)
+		}
+		return err
+	}))
+	if seen < 10 {
+		t.Errorf("%d entries in .history", seen)
+	}
+
+	must(t, os.Mkdir(filepath.Join(dir, ".history/tags/good"), 0o755))
+	must(t, os.Remove(doc))
+	if b, err := os.ReadFile(filepath.Join(dir, ".history/tags/good/sub/doc.txt")); err != nil || string(b) != "second" {
+		t.Errorf("tagged: %q, %v", b, err)
+	}
+	must(t, os.Remove(filepath.Join(dir, ".history/tags/good")))
+	if _, err := os.Stat(filepath.Join(dir, ".history/tags/good")); !os.IsNotExist(err) {
+		t.Errorf("a dropped tag: %v", err)
+	}
+}

@@ -1,0 +1,74 @@
+package log
+
+// Members returns the writers of the drive, by number.
+func (s *Store) Members() []Member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.membership.Members()
+}
+
+// AppendControl appends a control entry to the own log and applies it.
+// Statements of the owner are signed if need be. It becomes durable with the
+// next synced commit.
+func (s *Store) AppendControl(c Control) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st, ok := c.(statement); ok && c.Type() != TypeSuccession && s.keysFile.OwnerSeed != nil {
+		if err := Authorize(st, s.id, ed25519Key(*s.keysFile.OwnerSeed)); err != nil {
+			return 0, err
+		}
+	}
+	own := s.logs[s.keysFile.Writer]
+	index, err := own.AppendControl(c)
+	if err != nil {
+		return 0, err
+	}
+	return index, s.membership.Apply(own.writer, index, c)
+}
+
+// AddReadKey adds the read key of an epoch, durably.
+func (s *Store) AddReadKey(epoch uint32, key [32]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := *s.keysFile
+	keys.ReadKeys = make(map[uint32]secret, len(s.keysFile.ReadKeys)+1)
+	for e, k := range s.keysFile.ReadKeys {
+		keys.ReadKeys[e] = k
+	}
+	keys.ReadKeys[epoch] = key
+	if err := writeChecked(s.disk, s.path("keys"), &keys); err != nil {
+		return err
+	}
+	s.takeKeys(&keys)
+	return nil
+}
+
+// applyControls adds a log's control entries to the membership. Those that do
+// not count, or cannot be read, are said and passed over.
+func (s *Store) applyControls(l *Log) {
+	for _, index := range l.controls() {
+		c, err := l.ReadControl(index)
+		if err == nil {
+			err = s.membership.Apply(l.writer, index, c)
+		}
+		if err != nil {
+			s.slog.Warn("a control entry was passed over", "entry", Ref{l.writer, index}, "err", err)
+		}
+	}
+}
+
+// controls returns the indexes of the control entries.
+func (l *Log) controls() []uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var all []uint64
+	for page, locs := range l.locs.pages {
+		for i, loc := range locs {
+			if loc.kind() == locControl {
+				all = append(all, uint64(page)*locsPerPage+uint64(i))
+			}
+		}
+	}
+	return all
+}
+
