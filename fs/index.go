@@ -484,41 +484,6 @@ func (x *index) catchUp() error {
 	return nil
 }
 
-// changesOf calls fn for what each version did to an inode, newest first, and
-// reports whether the index could tell.
-func (x *index) changesOf(ctx context.Context, ino Ino, fn func(fileChange) bool) (bool, error) {
-	if x == nil || !x.await(ctx, x.d.Newest().Seq) {
-		return false, ctx.Err()
-	}
-	x.dbMu.RLock()
-	defer x.dbMu.RUnlock()
-	if x.db == nil {
-		return false, nil
-	}
-	lo, hi := changeKey(ino, ^uint64(0)), changeKey(ino+1, ^uint64(0))
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
-	if err != nil {
-		go x.fail(err)
-		return false, nil
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		c, err := decodeFileChange(^binary.BigEndian.Uint64(it.Key()[9:]), it.Value())
-		if err != nil {
-			go x.fail(err)
-			return false, nil
-		}
-		if !fn(c) {
-			break
-		}
-	}
-	if err := it.Error(); err != nil {
-		go x.fail(err)
-		return false, nil
-	}
-	return true, nil
-}
-
 // await waits until the index knows version seq.
 func (x *index) await(ctx context.Context, seq uint64) bool {
 	stop := context.AfterFunc(ctx, func() {

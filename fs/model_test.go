@@ -24,27 +24,6 @@ func newModel() *model {
 	return &model{&mnode{mode: ModeDir | 0o755, children: map[string]*mnode{}}}
 }
 
-// clone copies the model; hard links stay links.
-func (m *model) clone() *model {
-	seen := map[*mnode]*mnode{}
-	var copyOf func(n *mnode) *mnode
-	copyOf = func(n *mnode) *mnode {
-		if c := seen[n]; c != nil {
-			return c
-		}
-		c := &mnode{mode: n.mode, data: slices.Clone(n.data), target: n.target, xattrs: maps.Clone(n.xattrs)}
-		seen[n] = c
-		if n.children != nil {
-			c.children = map[string]*mnode{}
-			for name, k := range n.children {
-				c.children[name] = copyOf(k)
-			}
-		}
-		return c
-	}
-	return &model{copyOf(m.root)}
-}
-
 // dump renders a state as one line per path, so that states compare as text.
 func (m *model) dump() string {
 	ids := map[*mnode]int{}

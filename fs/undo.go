@@ -115,7 +115,6 @@ type doneChange struct {
 	started     int64
 	inodes      map[Ino]touch    // contents, attributes
 	names       map[nameOf]touch // entries
-	affected    int
 	delta       int64
 	verbs       what
 }

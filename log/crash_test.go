@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"hearth/log/disk"
 	"hearth/log/disk/crashfs"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -17,8 +16,7 @@ import (
 // crashModel is what a workload knows about the log it works on.
 type crashModel struct {
 	*crashfs.Run
-	wrap func(disk.FS) disk.FS
-	log  *Log
+	log *Log
 
 	freeing bool // much is dropped and reclaimed
 
@@ -32,13 +30,12 @@ type crashModel struct {
 
 func newCrashModel(r *crashfs.Run) *crashModel {
 	return &crashModel{
-		Run: r, freeing: r.Rand.IntN(3) == 0, wrap: func(d disk.FS) disk.FS { return d },
-		dropped: roaring64.New(), maybeDrop: roaring64.New(),
+		Run: r, freeing: r.Rand.IntN(3) == 0, dropped: roaring64.New(), maybeDrop: roaring64.New(),
 	}
 }
 
 func (m *crashModel) options() Options {
-	o := testOptions(m.wrap(m.FS), "/log")
+	o := testOptions(m.FS, "/log")
 	o.Inline, o.Tiny, o.Reserve = true, true, "/reserve"
 	return o
 }
@@ -248,47 +245,42 @@ func (m *crashModel) sameAs(c [][]byte) bool {
 }
 
 // crashWorkload works on a log through several crashes.
-func crashWorkload(wrap func(disk.FS) disk.FS) func(*crashfs.Run) error {
-	return func(r *crashfs.Run) error {
-		m := newCrashModel(r)
-		if wrap != nil {
-			m.wrap = wrap
-		}
-		if err := r.FS.MkdirAll("/log"); err != nil {
-			return err
-		}
-		l, err := CreateLog(m.options())
-		if err != nil {
-			return err
-		}
-		m.log = l
-		if r.Rand.IntN(4) == 0 {
-			r.FS.SetSyncFailure(crashfs.KeepCache)
-		}
-		for range 1 + r.Rand.IntN(4) {
-			if err := m.work(); err != nil {
-				return err
-			}
-			// Whatever it was, now comes another process.
-			if m.log != nil {
-				r.Disarm()
-				if r.FS.Down() == nil && r.Rand.IntN(3) == 0 {
-					_ = m.log.Close() // of a log that may be poisoned
-				}
-			}
-			if r.FS.Down() != nil || r.Rand.IntN(2) == 0 {
-				r.Reboot()
-			}
-			r.Disarm()
-			if err := m.losesIndex(); err != nil {
-				return err
-			}
-			if err := m.reopen(); err != nil {
-				return err
-			}
-		}
-		return m.log.Close()
+func crashWorkload(r *crashfs.Run) error {
+	m := newCrashModel(r)
+	if err := r.FS.MkdirAll("/log"); err != nil {
+		return err
 	}
+	l, err := CreateLog(m.options())
+	if err != nil {
+		return err
+	}
+	m.log = l
+	if r.Rand.IntN(4) == 0 {
+		r.FS.SetSyncFailure(crashfs.KeepCache)
+	}
+	for range 1 + r.Rand.IntN(4) {
+		if err := m.work(); err != nil {
+			return err
+		}
+		// Whatever it was, now comes another process.
+		if m.log != nil {
+			r.Disarm()
+			if r.FS.Down() == nil && r.Rand.IntN(3) == 0 {
+				_ = m.log.Close() // of a log that may be poisoned
+			}
+		}
+		if r.FS.Down() != nil || r.Rand.IntN(2) == 0 {
+			r.Reboot()
+		}
+		r.Disarm()
+		if err := m.losesIndex(); err != nil {
+			return err
+		}
+		if err := m.reopen(); err != nil {
+			return err
+		}
+	}
+	return m.log.Close()
 }
 
 // work goes on until something goes wrong.
@@ -330,41 +322,12 @@ func (m *crashModel) losesIndex() error {
 	return nil
 }
 
+// TestCrashes loses files of the index as well; the harness in crashrun_test.go
+// is the larger one.
 func TestCrashes(t *testing.T) {
 	n := 300
 	if testing.Short() {
 		n = 50
 	}
-	crashfs.Explore(t, n, rand.Uint64(), crashWorkload(nil))
-}
-
-// TestCrashesFindMutants makes sure that the workload above would notice.
-func TestCrashesFindMutants(t *testing.T) {
-	for name, m := range map[string]*crashfs.Mutant{
-		"no datasync":        {NoDatasync: true},
-		"no segment sync":    {NoDatasync: true, Only: []string{"/seg/"}},
-		"late datasync":      {LateDatasync: true, Only: []string{"/seg/"}},
-		"no index sync":      {NoDatasync: true, Only: []string{"/index/"}},
-		"no directory sync":  {NoSyncDir: true},
-		"torn small files":   {TornWriteFile: true},
-		"no second writing":  {NoRewrite: true, Only: []string{"/seg/"}},
-		"no sync of rewrite": {NoDatasync: true, Only: []string{rewriteSuffix}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if testing.Short() {
-				t.Skip("takes long")
-			}
-			wrap := func(d disk.FS) disk.FS {
-				return &crashfs.Mutant{
-					FS: d, NoDatasync: m.NoDatasync, LateDatasync: m.LateDatasync, NoSyncDir: m.NoSyncDir,
-					TornWriteFile: m.TornWriteFile, NoRewrite: m.NoRewrite, Only: m.Only,
-				}
-			}
-			f := crashfs.Search(3000, 1, crashWorkload(wrap))
-			if f == nil {
-				t.Fatal("went unnoticed")
-			}
-			t.Logf("run %d: %.200v", f.Index, f.Err)
-		})
-	}
+	crashfs.Explore(t, n, rand.Uint64(), crashWorkload)
 }

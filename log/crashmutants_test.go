@@ -32,7 +32,7 @@ var sourceMutations = []sourceMutation{
 	{"recovered tail not synced", "adopt.go",
 		"		return nil\n	}\n	return file.Datasync()\n", "		return nil\n	}\n	return nil\n"},
 	{"recovered tail not written again", "adopt.go",
-		"rewrite(file, from, pos.offset)", "rewrite(file, pos.offset, pos.offset)"},
+		"rewrite(file, from, pos.offset)", "rewrite(file, max(from, pos.offset), pos.offset)"},
 	{"segment not synced at rollover", "append.go",
 		"if err := l.syncTail(old); err != nil {", "if err := error(nil); err != nil {"},
 	{"drop not recorded", "drop.go",

@@ -157,6 +157,7 @@ func CreateLog(o Options) (*Log, error) {
 		err = l.openReserve(o.Reserve)
 	}
 	if err != nil {
+		l.stop()
 		return nil, errors.Join(fmt.Errorf("creating the log %s: %w", o.Dir, err), l.closeFiles())
 	}
 	l.start()

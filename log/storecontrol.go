@@ -71,4 +71,3 @@ func (l *Log) controls() []uint64 {
 	}
 	return all
 }
-

@@ -83,4 +83,3 @@ func (s *Store) create(o StoreOptions, name string) error {
 	_, err = own.AppendControl(g)
 	return err
 }
-

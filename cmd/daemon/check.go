@@ -6,6 +6,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"hearth/cmd/control"
 	"hearth/fs"
@@ -62,7 +63,8 @@ func (d *Daemon) export(ctx context.Context, req control.ExportRequest, out *sin
 		err = os.Chmod(tmp, 0o755) // it is made to be published
 	}
 	if err == nil {
-		err = os.Rename(tmp, dir)
+		// Onto an empty folder, which os.Rename refuses and rename(2) replaces.
+		err = syscall.Rename(tmp, dir)
 	}
 	if err != nil {
 		err = errors.Join(err, os.RemoveAll(tmp))

@@ -191,6 +191,7 @@ func (d *Daemon) restore(ctx context.Context, req control.RestoreRequest) (contr
 		o.To = req.To.Raw()
 	}
 	r, err := p.drive.Restore(ctx, o)
+	d.settle(ctx, p.name)
 	return result(r, "restored", req.DryRun), err
 }
 
@@ -200,6 +201,7 @@ func (d *Daemon) undelete(ctx context.Context, req control.UndeleteRequest) (con
 		return control.Result{}, err
 	}
 	r, err := p.drive.Undelete(ctx, p.path, req.DryRun)
+	d.settle(ctx, p.name)
 	return result(r, "undeleted", req.DryRun), err
 }
 
@@ -209,6 +211,7 @@ func (d *Daemon) undo(ctx context.Context, req control.UndoRequest) (control.Res
 		return control.Result{}, err
 	}
 	r, err := p.drive.Undo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force})
+	d.settle(ctx, p.name)
 	return result(r, "undone", req.DryRun), err
 }
 
@@ -218,6 +221,7 @@ func (d *Daemon) redo(ctx context.Context, req control.UndoRequest) (control.Res
 		return control.Result{}, err
 	}
 	r, err := p.drive.Redo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force})
+	d.settle(ctx, p.name)
 	return result(r, "redone", req.DryRun), err
 }
 

@@ -344,3 +344,29 @@ func (d *Daemon) record() error {
 	}
 	return nil
 }
+
+// settler is a mount that can wait until the kernel has heard of all changes
+// that were made behind its back.
+type settler interface {
+	Settle(ctx context.Context) error
+}
+
+// settle makes sure that whoever was answered sees in the folder what the
+// answer says: the kernel is told in the background. A kernel that does not
+// listen is no reason to call the change a failure.
+func (d *Daemon) settle(ctx context.Context, drive string) {
+	d.mounts.mu.Lock()
+	var live settler
+	for _, m := range d.mounts.list {
+		if m.Drive == drive && m.When == "" && m.serving != nil {
+			live, _ = any(m.serving).(settler)
+		}
+	}
+	d.mounts.mu.Unlock()
+	if live == nil {
+		return
+	}
+	if err := live.Settle(ctx); err != nil {
+		d.logger.Warn("the kernel may show an older state for a while", "drive", drive, "err", err)
+	}
+}

@@ -86,7 +86,8 @@ func (d *Daemon) sweep(ctx context.Context, req control.SweepRequest, out *sink)
 	return swept(r, req.DryRun), err
 }
 
-func (d *Daemon) purge(ctx context.Context, req control.Target, _ *sink) (control.Swept, error) {
+// purge removes a file or folder from the present and from every version.
+func (d *Daemon) purge(ctx context.Context, req control.Target, out *sink) (control.Swept, error) {
 	p, err := d.find(ctx, req)
 	if err != nil {
 		return control.Swept{}, err
@@ -94,12 +95,21 @@ func (d *Daemon) purge(ctx context.Context, req control.Target, _ *sink) (contro
 	if p.path == "/" {
 		return control.Swept{}, control.Failed("purge what is in it", "the top of a drive cannot be purged")
 	}
-	r, err := tiering.Purge(ctx, p.drive, p.path)
-	return swept(r, false), err
+	r, err := p.drive.Purge(ctx, p.path, func(done, total int64) { out.progress("purge", done, total) })
+	d.settle(ctx, p.name)
+	var linked *fs.LinkedError
+	if errors.As(err, &linked) {
+		return control.Swept{}, control.Failed("nothing was purged", "%w", err)
+	}
+	return control.Swept{Versions: r.Versions, Blocks: r.Blocks, Bytes: r.Freed, Notes: r.Left}, err
 }
 
 func swept(r tiering.SweepResult, dry bool) control.Swept {
-	return control.Swept{Versions: r.Versions, Blocks: r.Blocks, Bytes: r.Freed, Notes: r.Notes, DryRun: dry}
+	s := control.Swept{Versions: r.Versions, Blocks: r.Blocks, Bytes: r.Freed, Notes: r.Notes, DryRun: dry}
+	if dry {
+		s.Bytes = r.Bytes
+	}
+	return s
 }
 
 // retain shows what is kept of a folder, or sets it.

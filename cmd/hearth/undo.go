@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+
 	"github.com/urfave/cli/v2"
 
 	"hearth/cmd/client"
@@ -11,7 +14,7 @@ func (a *app) undoCommand() *cli.Command {
 	return &cli.Command{
 		Name: "undo", Usage: "take the newest change back", ArgsUsage: "[PATH]",
 		Description: describe(`Takes back the newest change of a file or folder; without PATH, of the current
-folder. Again takes back the one before. Nothing newer is lost: where later
+folder (or the nearest above it, if that was deleted). Again takes back the one before. Nothing newer is lost: where later
 edits overlap, undo stops and says so. "hearth redo" does it again.`,
 			"rm -r ~/Hearth/project && hearth undo ~/Hearth"),
 		Flags: []cli.Flag{
@@ -38,9 +41,11 @@ func (a *app) undo(c *cli.Context, route string) error {
 	if err != nil {
 		return err
 	}
-	path := "."
+	var path string
 	if len(args) == 1 {
 		path = args[0]
+	} else if path, err = here(); err != nil {
+		return err
 	}
 	d, t, err := a.path(c.Context, path, false)
 	if err != nil {
@@ -53,4 +58,20 @@ func (a *app) undo(c *cli.Context, route string) error {
 		return err
 	}
 	return a.result(c, r)
+}
+
+// here is the current folder, or the nearest above it that is still there:
+// what deleted the folder one stands in is a change of that one.
+func here() (string, error) {
+	dir, err := currentFolder()
+	if err != nil {
+		return "", err
+	}
+	for dir != "/" {
+		if _, err := os.Lstat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir, nil
 }
