@@ -155,6 +155,9 @@ func (d *Drive) succeed(s *session, ino, from Ino, at nameOf) error {
 	default:
 		return nil
 	}
+	if err := d.inheritPolicies(below, from, ino); err != nil {
+		return err
+	}
 	d.putInode(ino, n)
 	d.note(s, change{what: didReplace, ino: ino, parent: n.from})
 	return nil

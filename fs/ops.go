@@ -417,47 +417,63 @@ func (d *Drive) remove(ctx context.Context, c Caller, parent Ino, name string, i
 		}
 	}
 	s := d.sessions.of(c, d.clock())
-	if err := d.begin(); err != nil {
-		return err
+	for {
+		if err := d.begin(); err != nil {
+			return err
+		}
+		again, err := d.removeLocked(s, parent, name, isDir)
+		d.mu.Unlock()
+		if err != nil || !again {
+			return err
+		}
+		if err := d.cut(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
+			return err
+		}
 	}
-	defer d.mu.Unlock()
+}
+
+// removeLocked does it under mu; again asks for a version to be cut first.
+func (d *Drive) removeLocked(s *session, parent Ino, name string, isDir bool) (again bool, err error) {
 	e, err := d.live().lookup(parent, name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	d.settle(e.ino)
 	dir, err := d.dir(parent)
 	if err != nil {
-		return err
+		return false, err
 	}
 	v := d.live()
 	if e, err = v.lookup(parent, name); err != nil { // the lock was released
-		return err
+		return false, err
 	}
 	n, err := v.inode(e.ino)
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case isDir && !n.isDir():
-		return ErrNotDir
+		return false, ErrNotDir
 	case !isDir && n.isDir():
-		return ErrIsDir
+		return false, ErrIsDir
 	}
 	if isDir {
 		empty, err := v.dirEmpty(e.ino)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if !empty {
-			return ErrNotEmpty
+			return false, ErrNotEmpty
 		}
 		dir.nlink--
+	}
+	if d.lostBy(s, e.ino) {
+		return true, nil
 	}
 	now := d.now()
 	w, err := d.unlinkInode(parent, name, e.ino, n, now)
 	if err != nil {
-		return err
+		return false, err
 	}
 	dir.mtime, dir.ctime = now, now
 	d.putInode(parent, dir)
@@ -468,10 +484,10 @@ func (d *Drive) remove(ctx context.Context, c Caller, parent Ino, name string, i
 	d.note(s, change{what: w, ino: e.ino, parent: parent, name: name, delta: delta})
 	d.mutated()
 	if n.isDir() {
-		return nil
+		return false, nil
 	}
 	d.released(s, parent, name, e.ino)
-	return d.gone(s, e.ino)
+	return false, d.gone(s, e.ino)
 }
 
 // unlinkInode takes a name from an inode, and the inode with its last name.

@@ -386,9 +386,7 @@ func (p *purger) rewrite(ctx context.Context) error {
 	if err := p.survey(ctx); err != nil {
 		return err
 	}
-	if err := d.index.expect(); err != nil {
-		return err
-	}
+	d.index.expect()
 	var update indexUpdate
 	done := map[uint64]*purgedVersion{}
 	next := 0

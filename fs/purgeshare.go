@@ -223,7 +223,12 @@ func (s *sharing) move(index uint64, parts []stretch) error {
 		r.at = append(r.at, uint32(len(out)))
 		out = append(out, plain[x.lo:x.hi]...)
 	}
-	if r.index, err = s.d.appendBlock(seal.Data, out); err != nil {
+	stored, err := s.d.store.Keys().Seal(nil, seal.Data, out)
+	if err != nil {
+		return err
+	}
+	// With what is kept back for deleting: on a full disk purging makes room.
+	if r.index, err = s.d.own.AppendMeta(stored); err != nil {
 		return noSpace(err)
 	}
 	s.moved[index] = r

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"syscall"
 	"time"
 
@@ -78,6 +79,7 @@ func (d *Drive) finish(fz *frozenWork, durable bool) error {
 	}
 	d.mu.Lock()
 	d.head, d.base, d.buffer, d.frozen = next.version, next.base, next.buffer, nil
+	d.rememberUnclosed(fz.work)
 	d.committed = fz.mutations
 	if durable {
 		d.synced = fz.mutations
@@ -90,6 +92,21 @@ func (d *Drive) finish(fz *frozenWork, durable bool) error {
 	d.index.committed(next.version, durable)
 	d.waiters.wake()
 	return nil
+}
+
+// rememberUnclosed notes whose contents a version holds without the mark of a
+// finished version: their close, if it comes, is recorded by itself. Under mu.
+func (d *Drive) rememberUnclosed(w *work) {
+	if len(d.unclosed) > handoverLimit {
+		clear(d.unclosed)
+	}
+	for ino := range w.writer {
+		if _, ok := w.closed[ino]; ok {
+			delete(d.unclosed, ino)
+		} else {
+			d.unclosed[ino] = struct{}{}
+		}
+	}
 }
 
 // frozenWork is what a commit in flight works on.
@@ -234,9 +251,8 @@ func (d *Drive) thaw(fz *frozenWork, cause error) {
 	for ino := range later.closed {
 		d.work.closed[ino] = struct{}{}
 	}
-	for ino, id := range later.writer {
-		d.work.writer[ino] = id
-	}
+	maps.Copy(d.work.writer, later.writer)
+	maps.Copy(d.work.maker, later.maker)
 	d.arm()
 	d.changed.Broadcast()
 }

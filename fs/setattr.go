@@ -71,7 +71,7 @@ func (d *Drive) setattrLocked(s *session, ino Ino, a SetAttr) (Attr, error) {
 		n.gid = *a.Gid
 		w |= didAttr
 	}
-	if a.KillPriv {
+	if a.KillPriv && !n.isDir() {
 		n.mode = withoutPrivilege(n.mode)
 	}
 	if a.Mtime != nil {
@@ -81,7 +81,7 @@ func (d *Drive) setattrLocked(s *session, ino Ino, a SetAttr) (Attr, error) {
 	if a.Atime != nil {
 		d.atimes.set(ino, *a.Atime)
 	}
-	if a.KillPriv || a.Atime != nil {
+	if a.KillPriv && !n.isDir() || a.Atime != nil {
 		w |= didAttr
 	}
 	if w != 0 {

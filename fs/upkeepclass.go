@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
@@ -153,4 +154,30 @@ func (c *classes) resolve(ino Ino, state *view, depth int) (Classes, error) {
 		}
 	}
 	return mask, nil
+}
+
+// policyPrefix begins the names of attributes that say how a file is kept.
+const policyPrefix = "user.hearth."
+
+// inheritPolicies has an inode that continues a document be kept as that was:
+// programs that save by replacing a file do not copy its attributes. earlier is
+// the state before the open layer. Under mu.
+func (d *Drive) inheritPolicies(earlier *view, from, ino Ino) error {
+	state := d.viewOf(from)
+	if _, err := state.inode(from); isNotExist(err) {
+		state = earlier
+	} else if err != nil {
+		return err
+	}
+	now := d.live()
+	return state.xattrs(from, func(name string, record []byte) error {
+		if !strings.HasPrefix(name, policyPrefix) {
+			return nil
+		}
+		if _, err := now.xattr(ino, name); !errors.Is(err, ErrNoAttr) {
+			return err
+		}
+		d.open.put(xattrKey(ino, name), record)
+		return nil
+	})
 }

@@ -134,9 +134,7 @@ func (u *Upkeep) condemn(ctx context.Context, set *roaring64.Bitmap, begun time.
 	if set.IsEmpty() {
 		return Waste{}, nil
 	}
-	if err := d.index.expect(); err != nil {
-		return Waste{}, err
-	}
+	d.index.expect()
 	d.upkeep.condemned.Store(set.Clone())
 	defer d.upkeep.condemned.Store(nil)
 	d.index.update(&indexUpdate{blocks: set.Clone()})

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"fmt"
 	"path/filepath"
 	"slices"
 
@@ -55,24 +54,26 @@ func (u *indexUpdate) empty() bool {
 	return len(u.gone) == 0 && len(u.set) == 0 && u.blocks == nil && !u.last
 }
 
-// expect notes durably that updates will come.
-func (x *index) expect() error {
+// expect notes durably that updates will come. If it cannot, on a full disk
+// perhaps, the index goes out of use: upkeep does not depend on it.
+func (x *index) expect() {
 	if x == nil {
-		return nil
+		return
 	}
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	if x.expecting || x.broken != nil {
-		return nil
-	}
-	if err := x.d.store.FS().MkdirAll(x.dir); err != nil {
-		return fmt.Errorf("index: %w", err)
-	}
-	if err := x.d.store.FS().WriteFile(filepath.Join(x.dir, indexUpdating), []byte{'1'}); err != nil {
-		return fmt.Errorf("index: %w", err)
+		x.mu.Unlock()
+		return
 	}
 	x.expecting = true
-	return nil
+	x.mu.Unlock()
+	err := x.d.store.FS().MkdirAll(x.dir)
+	if err == nil {
+		err = x.d.store.FS().WriteFile(filepath.Join(x.dir, indexUpdating), []byte{'1'})
+	}
+	if err != nil {
+		x.fail(err)
+	}
 }
 
 // update queues a change that belongs to versions already queued.
@@ -147,6 +148,7 @@ func (x *index) apply(updates []*indexUpdate) error {
 		return nil
 	}
 	x.expecting = false
+	x.wake.Broadcast()
 	return x.d.store.FS().Remove(filepath.Join(x.dir, indexUpdating))
 }
 

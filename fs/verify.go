@@ -94,6 +94,9 @@ func (v *verifier) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := v.tags(head, records); err != nil {
+		return err
+	}
 	// Newest first, so that damage is told with the newest version.
 	var last *view // the state checked before, of a newer version
 	for i := range records {
@@ -131,6 +134,24 @@ func (v *verifier) run(ctx context.Context) error {
 	for ref, how := range v.bad {
 		if _, ok := v.met[ref.String()]; !ok {
 			v.tell(Damage{Block: ref.String(), Problem: how})
+		}
+	}
+	return nil
+}
+
+// tags checks that tags name versions there are.
+func (v *verifier) tags(head version, records []verifyRecord) error {
+	tagged, err := taggedVersions(v.d.snapshotOf(head).v)
+	if err != nil {
+		if !isDamage(err) {
+			return err
+		}
+		v.tell(Damage{Version: Version{v.d.writer, head.seq}, Problem: "the tags cannot be read: " + err.Error()})
+		return nil
+	}
+	for t := range tagged {
+		if !slices.ContainsFunc(records, func(r verifyRecord) bool { return r.version(v.d) == t }) {
+			v.tell(Damage{Version: t, Problem: "a version with a tag is not there"})
 		}
 	}
 	return nil

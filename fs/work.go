@@ -129,6 +129,7 @@ type work struct {
 	byKey   map[workKey]int  // to join what one actor does to one inode
 	closed  map[Ino]struct{} // files whose writer closed them: versions people mean
 	writer  map[Ino]uint64   // which actor wrote an inode's contents
+	maker   map[Ino]uint64   // which actor made an inode
 }
 
 type workKey struct {
@@ -139,7 +140,7 @@ type workKey struct {
 }
 
 func newWork() *work {
-	return &work{index: map[uint64]int{}, byKey: map[workKey]int{}, closed: map[Ino]struct{}{}, writer: map[Ino]uint64{}}
+	return &work{index: map[uint64]int{}, byKey: map[workKey]int{}, closed: map[Ino]struct{}{}, writer: map[Ino]uint64{}, maker: map[Ino]uint64{}}
 }
 
 // actor returns the index of a session's present change, beginning a new one
@@ -194,6 +195,9 @@ func (d *Drive) note(s *session, c change) {
 		w.byKey[k] = len(w.changes)
 		w.changes = append(w.changes, c)
 	}
+	if c.what&didCreate != 0 {
+		w.maker[c.ino] = s.id
+	}
 	if c.what&didWrite != 0 {
 		w.writer[c.ino] = s.id
 		delete(w.closed, c.ino)
@@ -209,6 +213,18 @@ func (d *Drive) cutBefore(s *session, ino Ino) bool {
 	}
 	if id, ok := d.work.writer[ino]; ok && id != s.id {
 		return d.cuts.take(d.clock())
+	}
+	return false
+}
+
+// lostBy reports whether a version must be kept before s removes ino: another
+// program made or wrote it since the last commit, so that no version has it.
+// What a program makes and removes itself is its own matter. Under Drive.mu.
+func (d *Drive) lostBy(s *session, ino Ino) bool {
+	for _, by := range []map[Ino]uint64{d.work.writer, d.work.maker} {
+		if id, ok := by[ino]; ok && id != s.id {
+			return d.cuts.take(d.clock())
+		}
 	}
 	return false
 }

@@ -80,7 +80,7 @@ func crashRuns(cc crashCase) func(*crashfs.Run) error {
 			return err
 		}
 		for round := range 2 + c.Rand.IntN(4) {
-			if err := c.session(); err != nil {
+			if err := c.episode(); err != nil {
 				return fmt.Errorf("round %d: %w", round, err)
 			}
 			if err := c.inspect(); err != nil {
@@ -103,9 +103,9 @@ func (c *crasher) prepare() error {
 	return nil
 }
 
-// session opens the log and works on it while things fail, until the machine
+// episode opens the log and works on it while things fail, until the machine
 // or the process ends.
-func (c *crasher) session() error {
+func (c *crasher) episode() error {
 	plan := crashfs.Plan{Crash: []int{20, 100, 400}[c.Rand.IntN(3)], ReadFault: c.read}
 	if c.Rand.IntN(2) == 0 {
 		plan.Fault = c.fault
@@ -129,6 +129,9 @@ func (c *crasher) session() error {
 		}
 		if c.Rand.IntN(3) == 0 && c.reserve > 0 {
 			c.FS.SetCapacity(crashfs.DefaultCapacity)
+		}
+		if c.Rand.IntN(3) == 0 {
+			break // the process ends without closing it
 		}
 		c.close()
 	}

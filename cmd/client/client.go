@@ -25,9 +25,10 @@ import (
 
 // Client talks to one daemon.
 type Client struct {
-	home *home.Home
-	http *http.Client
-	pong control.Pong
+	home  *home.Home
+	http  *http.Client
+	spawn bool // start a daemon if there is none
+	pong  control.Pong
 	// Hint, if set, is told what the daemon says beside an answer.
 	Hint func(text string)
 }
@@ -59,6 +60,9 @@ func (c *Client) ping(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
 	return json.NewDecoder(resp.Body).Decode(&c.pong)
 }
 
@@ -86,9 +90,26 @@ func (c *Client) send(ctx context.Context, route string, body any) (*http.Respon
 	return c.http.Do(req)
 }
 
-// do sends a request and returns the answer if it is not a refusal.
+// do sends a request and returns the answer if it is not a refusal. When the
+// daemon ended after we had connected, without having looked at the request,
+// the next one is asked.
 func (c *Client) do(ctx context.Context, route string, body any) (*http.Response, error) {
 	resp, err := c.send(ctx, route, body)
+	for range daemonsTried {
+		if !c.spawn || !unseen(resp, err) {
+			break
+		}
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+		if err := c.connect(ctx); err != nil {
+			return nil, err
+		}
+		if err := c.CheckVersion(); err != nil {
+			return nil, err
+		}
+		resp, err = c.send(ctx, route, body)
+	}
 	if err != nil {
 		return nil, c.lost(ctx, err)
 	}
@@ -106,6 +127,16 @@ func (c *Client) do(ctx context.Context, route string, body any) (*http.Response
 		return nil, control.Failed("", "the daemon answered %s with %s", route, resp.Status)
 	}
 	return nil, &refusal
+}
+
+// daemonsTried bounds how many daemons may end under one request.
+const daemonsTried = 10
+
+// unseen reports whether a request certainly did not reach a daemon that
+// worked on it: there was nobody to connect to, or one that was about to end.
+func unseen(resp *http.Response, err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" || resp != nil && resp.StatusCode == control.StatusEnding
 }
 
 // lost explains an answer that did not come.

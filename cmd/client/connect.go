@@ -33,32 +33,42 @@ const Ready = "ready"
 // none runs. Without spawn, no daemon is an error with exit code 4.
 func Connect(ctx context.Context, h *home.Home, spawn bool) (*Client, error) {
 	c := New(h)
+	c.spawn = spawn
+	if err := c.connect(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Client) connect(ctx context.Context) error {
+	h := c.home
 	deadline := time.Now().Add(patience)
 	for {
 		err := c.ping(ctx)
 		if err == nil {
-			return c, nil
+			return nil
 		}
 		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
+			return cause
 		}
 		// A daemon that holds the lock but does not answer is about to be
 		// ready, or about to end: either way there will be news.
 		if !h.Locked() {
-			if !spawn {
-				return nil, control.NoDaemon("`hearth mount NAME DIR` and most other commands start it",
+			if !c.spawn {
+				return control.NoDaemon("`hearth mount NAME DIR` and most other commands start it",
 					"no daemon runs for %s", h.Dir())
 			}
 			if err := start(ctx, h); err != nil && !errors.Is(err, home.ErrLocked) {
-				return nil, err
+				return err
 			}
 		}
 		if time.Now().After(deadline) {
-			return nil, control.NoDaemon(fmt.Sprintf("its messages are in %s; kill %d ends it", h.LogPath(), h.LockedBy()),
+			return control.NoDaemon(fmt.Sprintf("its messages are in %s; kill %d ends it", h.LogPath(), h.LockedBy()),
 				"the daemon (pid %d) does not answer: %w", h.LockedBy(), inner(err))
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

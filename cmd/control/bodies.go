@@ -167,6 +167,17 @@ func (c Change) What() string {
 	return b.String()
 }
 
+// FileVersion is one version of one document: a file, under whatever name and
+// in whatever inode its editors saved it.
+type FileVersion struct {
+	Version
+	Time    time.Time `json:"time"`
+	Path              // its name then
+	Size    uint64    `json:"size"`
+	Program string    `json:"program,omitempty"`
+	Reason  string    `json:"reason"` // work, undo, redo, restore, ...
+}
+
 // DiffRequest compares two times; an empty To is now.
 type DiffRequest struct {
 	Target

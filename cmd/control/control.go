@@ -51,6 +51,7 @@ const (
 	Unmount  = "/v1/unmount"
 	Sync     = "/v1/sync"
 	Log      = "/v1/log"
+	Versions = "/v1/versions"
 	Diff     = "/v1/diff"
 	Cat      = "/v1/cat"
 	Restore  = "/v1/restore"

@@ -15,6 +15,10 @@ const (
 	ExitInterrupted = 130
 )
 
+// StatusEnding is the HTTP status of a refusal by a daemon that is about to
+// end and did nothing about the request; every other refusal is 400.
+const StatusEnding = 503
+
 // Error is a refusal as a person reads it: one line that says what is wrong,
 // lower case and without a full stop, one that says what to do next, and the
 // exit code the command ends with.

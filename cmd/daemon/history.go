@@ -17,12 +17,28 @@ func (d *Daemon) changes(ctx context.Context, req control.LogRequest, out *sink)
 	if err != nil {
 		return struct{}{}, err
 	}
-	sent := 0
 	var failed error
 	err = p.drive.Changes(ctx, fs.ChangeQuery{Path: p.path, Limit: req.Limit}, func(c fs.Change) bool {
 		failed = out.item(change(c))
-		sent++
-		return failed == nil && (req.Limit == 0 || sent < req.Limit)
+		return failed == nil
+	})
+	if err == nil {
+		err = failed
+	}
+	return struct{}{}, err
+}
+
+// versions lists the versions of one file.
+func (d *Daemon) versions(ctx context.Context, req control.LogRequest, out *sink) (struct{}, error) {
+	p, err := d.find(ctx, req.Target)
+	if err != nil {
+		return struct{}{}, err
+	}
+	var failed error
+	err = p.drive.FileVersions(ctx, p.path, req.Limit, func(v fs.FileVersion) bool {
+		failed = out.item(control.FileVersion{Version: version(v.Version), Time: v.Time, Path: control.PathOf(v.Name),
+			Size: v.Size, Program: v.Program, Reason: v.Reason.String()})
+		return failed == nil
 	})
 	if err == nil {
 		err = failed

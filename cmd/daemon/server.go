@@ -35,6 +35,7 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Unmount, answer(d, d.unmount))
 	same(control.Sync, answer(d, d.sync))
 	same(control.Log, stream(d, d.changes))
+	same(control.Versions, stream(d, d.versions))
 	same(control.Diff, stream(d, d.diff))
 	same(control.Cat, contents(d, d.cat))
 	same(control.Restore, answer(d, d.restore))
@@ -65,10 +66,16 @@ func (d *Daemon) whenReady(h http.Handler) http.Handler {
 		w.Header().Set(control.VersionHeader, control.BuildVersion())
 		select {
 		case <-d.ready:
+		case <-d.stopping:
 		case <-r.Context().Done():
 			return
+		}
+		select {
+		default:
 		case <-d.stopping:
-			refuse(w, control.NoDaemon("", "the daemon ends"))
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(control.StatusEnding)
+			_ = json.NewEncoder(w).Encode(control.NoDaemon("the next command starts it again", "the daemon ended"))
 			return
 		}
 		defer func() {

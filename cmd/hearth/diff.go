@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
 
-	"hearth/cmd/client"
 	"hearth/cmd/control"
 )
 
@@ -34,15 +32,7 @@ func (a *app) diff(c *cli.Context) error {
 	if len(args) == 2 {
 		req.To = args[1]
 	}
-	if c.Bool("json") {
-		list := &array{v: &a.voice}
-		if _, err := client.Stream[json.RawMessage, struct{}](c.Context, d, control.Diff, req, list.add, a.progress); err != nil {
-			return err
-		}
-		list.close()
-		return nil
-	}
-	_, err = client.Stream[control.DiffEntry, struct{}](c.Context, d, control.Diff, req, a.diffEntry, a.progress)
+	_, err = listed(c, a, d, control.Diff, req, a.diffEntry)
 	return err
 }
 

@@ -15,9 +15,13 @@ func (a *app) logCommand() *cli.Command {
 		Name: "log", Usage: "list what was changed, newest first", ArgsUsage: "PATH",
 		Description: describe(`Lists the changes of a file or folder as people think of them: one untar, one
 save, one "rm -r" is one line, with its version, time, what it did, the change
-of size and the program. A change that was undone is marked.`,
+of size and the program. A change that was undone is marked.
+
+With --versions, the versions of one file: each time that it was saved, with
+its size and name then.`,
 			"hearth log -n 20 ~/Hearth/letters"),
 		Flags: []cli.Flag{
+			boolFlag("versions", "list the versions of a file instead"),
 			&cli.IntFlag{Name: "n", Usage: "at most `N` changes; 0 means all", DefaultText: "40 on a terminal, else all"},
 			jsonFlag(),
 		},
@@ -46,23 +50,47 @@ func (a *app) log(c *cli.Context) error {
 	}
 	defer d.Close()
 	req := control.LogRequest{Target: t, Limit: limit}
-	if c.Bool("json") {
-		list := &array{v: &a.voice}
-		if _, err := client.Stream[json.RawMessage, struct{}](c.Context, d, control.Log, req, list.add, a.progress); err != nil {
-			return err
-		}
-		list.close()
-		return nil
+	var n int
+	switch {
+	case c.Bool("versions"):
+		n, err = listed(c, a, d, control.Versions, req, a.fileVersion)
+	default:
+		n, err = listed(c, a, d, control.Log, req, a.change)
 	}
-	n := 0
-	_, err = client.Stream[control.Change, struct{}](c.Context, d, control.Log, req, func(ch control.Change) error {
-		n++
-		return a.change(ch)
-	}, a.progress)
 	if err == nil && n == limit && !c.IsSet("n") && limit > 0 {
 		_ = a.flush()
 		a.hint("these are the newest %d; -n 0 lists all", limit)
 	}
+	return err
+}
+
+// listed prints the items of a stream, as text or as JSON, and counts them.
+func listed[Item any](c *cli.Context, a *app, d *client.Client, route string, req any, text func(Item) error) (n int, err error) {
+	if c.Bool("json") {
+		list := &array{v: &a.voice}
+		if _, err := client.Stream[json.RawMessage, struct{}](c.Context, d, route, req, list.add, a.progress); err != nil {
+			return list.n, err
+		}
+		list.close()
+		return list.n, nil
+	}
+	_, err = client.Stream[Item, struct{}](c.Context, d, route, req, func(it Item) error {
+		n++
+		return text(it)
+	}, a.progress)
+	return n, err
+}
+
+// fileVersion prints one line of the versions of a file.
+func (a *app) fileVersion(v control.FileVersion) error {
+	what := control.Show(v.Raw())
+	if v.Program != "" {
+		what += "  (" + control.Show(v.Program) + ")"
+	}
+	if v.Reason != "work" {
+		what += "  [" + v.Reason + "]"
+	}
+	_, err := fmt.Fprintf(a.out, "%-8s %s  %10s  %s\n", v.At, a.when(v.Time), size(int64(v.Size)), what)
 	return err
 }
 
