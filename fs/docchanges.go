@@ -25,8 +25,9 @@ type docChange struct {
 // index alone where there is one. The document is under ino, which versions
 // before below may have.
 func (d *Drive) documentChanges(ctx context.Context, k *keptVersions, ino Ino, below uint64, p string, l *changeLister) error {
-	g := &docGroups{d: d, k: k, l: l, path: path.Clean("/" + p), open: map[uint64]*docChange{}}
-	it := d.docEvents(ctx, ino, k.head.seq+1)
+	g := &docGroups{d: d, k: k, l: l, path: path.Clean("/" + p), gone: below, open: map[uint64]*docChange{}}
+	it := d.docEvents(ctx, k, ino, k.head.seq+1)
+	it.top = below
 	at, err := d.tenureOf(ctx, k, it, ino, below)
 	if err != nil {
 		return err
@@ -109,6 +110,7 @@ type docGroups struct {
 	k    *keptVersions
 	l    *changeLister
 	path string // of the document, as of the event last seen
+	gone uint64 // from this version on it did not have its path any more
 	open map[uint64]*docChange
 }
 
@@ -125,16 +127,40 @@ func (g *docGroups) add(ctx context.Context, e docEvent) (bool, error) {
 		c = &docChange{id: e.actor, reason: e.reason, undoes: e.undoes, last: e.seq, time: e.time, uid: e.uid, program: e.program, newPath: g.path}
 		g.open[e.actor] = c
 	}
+	if e.seq >= g.gone {
+		e.what &^= didReplace // of another document
+		if e.what&didLink != 0 {
+			if err := g.wentTo(ctx, c, e); err != nil {
+				return false, err
+			}
+		}
+	}
 	c.first = e.seq
 	c.what |= e.what
 	c.delta += e.delta
-	if e.renames() {
+	if e.seq < g.gone && e.renames() {
 		if err := g.renamed(ctx, e); err != nil {
 			return false, err
 		}
 	}
 	c.oldPath = g.path
 	return true, nil
+}
+
+// wentTo finds where an event took the document that lost its path.
+func (g *docGroups) wentTo(ctx context.Context, c *docChange, e docEvent) error {
+	s, err := g.d.At(ctx, Version{g.d.writer, e.seq})
+	if err != nil {
+		return err
+	}
+	p, err := s.v.path(e.ino)
+	if err == nil {
+		c.newPath = p
+	}
+	if isNotExist(err) {
+		return nil
+	}
+	return err
 }
 
 // renamed finds what the document was called before an event.

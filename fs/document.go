@@ -24,8 +24,10 @@ func (e docEvent) renames() bool {
 // of the index is held while the events are looked at.
 type docEvents struct {
 	d     *Drive
+	k     *keptVersions
 	ino   Ino    // where to read on
 	below uint64 // in versions before this
+	top   uint64 // the inode is the document in versions before this: from there on it is followed back
 	batch []docEvent
 	next  int
 	size  int
@@ -33,8 +35,8 @@ type docEvents struct {
 	lost  bool // the index cannot tell
 }
 
-func (d *Drive) docEvents(ctx context.Context, ino Ino, below uint64) *docEvents {
-	it := &docEvents{d: d, ino: ino, below: below, size: 64}
+func (d *Drive) docEvents(ctx context.Context, k *keptVersions, ino Ino, below uint64) *docEvents {
+	it := &docEvents{d: d, k: k, ino: ino, below: below, top: below, size: 64}
 	it.lost = d.index == nil || !d.index.await(ctx, d.Newest().Seq)
 	return it
 }
@@ -98,7 +100,7 @@ func (x *index) readEvents(e *docEvents) bool {
 			return false
 		}
 		e.batch = append(e.batch, docEvent{c, e.ino})
-		if e.below = seq; c.what&didReplace != 0 && c.from != 0 && c.from != e.ino {
+		if e.below = seq; seq < e.top && c.what&didReplace != 0 && c.from != 0 && c.from != e.ino && e.k.sure(seq) {
 			e.ino = c.from
 			ok = it.SeekGE(changeKey(e.ino, seq-1))
 			continue

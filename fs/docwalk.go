@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // docState is a document as it was from one version on until the next state.
@@ -38,7 +39,7 @@ type docWalk struct {
 // walkDocument begins with the states of ino that began before a version, the
 // newest kept of which has it.
 func (d *Drive) walkDocument(ctx context.Context, k *keptVersions, ino Ino, name string, below uint64) (*docWalk, error) {
-	w := &docWalk{d: d, k: k, name: name, it: d.docEvents(ctx, ino, below)}
+	w := &docWalk{d: d, k: k, name: name, it: d.docEvents(ctx, k, ino, below)}
 	t, err := d.tenureOf(ctx, k, w.it, ino, below)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func (d *Drive) walkDocument(ctx context.Context, k *keptVersions, ino Ino, name
 }
 
 func (w *docWalk) enter(t tenure) (err error) {
-	w.tenure = t
+	w.tenure, w.renamed = t, false
 	w.known, err = w.k.atOrBefore(t.below - 1)
 	return err
 }
@@ -106,7 +107,7 @@ func (w *docWalk) step(ctx context.Context) (docState, bool, error) {
 		}
 	}
 	w.it.take()
-	w.below, w.known = e.seq, e.seq
+	w.below = e.seq
 	s := docState{
 		version: e.seq, time: e.time, size: e.size, ino: e.ino,
 		meant: e.what&(didClose|didReplace) != 0, created: e.what&didCreate != 0 && w.from == 0,
@@ -117,7 +118,7 @@ func (w *docWalk) step(ctx context.Context) (docState, bool, error) {
 		if err != nil {
 			return none, false, err
 		}
-		if err := w.named(snap.v); err != nil {
+		if err := w.named(ctx, snap.v); err != nil {
 			return none, false, err
 		}
 		n, err := snap.v.inode(e.ino)
@@ -126,7 +127,7 @@ func (w *docWalk) step(ctx context.Context) (docState, bool, error) {
 		}
 		s.size = n.size // an editor may have written it in a version before
 	}
-	s.name = w.name
+	s.name, w.known = w.name, e.seq
 	w.renamed = e.what&(didLink|didUnlink) != 0 && e.what&(didCreate|didReplace) == 0
 	return s, true, nil
 }
@@ -163,20 +164,36 @@ func (w *docWalk) event() (docEvent, bool) {
 	}
 }
 
-// named takes the document's name from a state. Of several names it keeps the
+// named finds what the document was called in a state: as in the one after it,
+// if the inode had the same names. Otherwise, of several names, it keeps the
 // one it had.
-func (w *docWalk) named(v *view) error {
-	first := ""
-	err := v.parents(w.ino, func(_ Ino, name string) bool {
-		if first == "" || name == w.name {
-			first = name
-		}
-		return name != w.name
-	})
-	if first != "" {
-		w.name = first
+func (w *docWalk) named(ctx context.Context, v *view) error {
+	after, err := w.d.At(ctx, Version{w.d.writer, w.known})
+	if err != nil {
+		return err
 	}
-	return err
+	old, err := v.names(w.ino)
+	if err != nil {
+		return err
+	}
+	next, err := after.v.names(w.ino)
+	if err != nil || len(old) == 0 || slices.Equal(old, next) {
+		return err
+	}
+	if !slices.ContainsFunc(old, func(at nameOf) bool { return at.name == w.name }) {
+		w.name = old[0].name
+	}
+	return nil
+}
+
+// names returns an inode's names in key order, up to a limit.
+func (v *view) names(ino Ino) ([]nameOf, error) {
+	var out []nameOf
+	err := v.parents(ino, func(parent Ino, name string) bool {
+		out = append(out, nameOf{parent, name})
+		return len(out) < maxNames
+	})
+	return out, err
 }
 
 // look finds the newest state after version since that a kept version shows,
@@ -195,7 +212,7 @@ func (w *docWalk) look(ctx context.Context, since uint64) (s docState, start uin
 		}
 		n, err := w.d.snapshotOf(v).v.inode(w.ino)
 		if err == nil {
-			return w.stateOf(at, n)
+			return w.stateOf(ctx, at, n)
 		}
 		if !isNotExist(err) {
 			return s, 0, err
@@ -224,7 +241,7 @@ func (w *docWalk) born(ctx context.Context) (int64, error) {
 
 // stateOf returns the state that version seen shows and the version it began
 // in; n is the inode's record there.
-func (w *docWalk) stateOf(seen uint64, n *inode) (s docState, start uint64, err error) {
+func (w *docWalk) stateOf(ctx context.Context, seen uint64, n *inode) (s docState, start uint64, err error) {
 	start = max(n.content, w.floor)
 	if start == 0 { // never written
 		before, err := w.k.lastBefore(n.btime.Std())
@@ -238,7 +255,7 @@ func (w *docWalk) stateOf(seen uint64, n *inode) (s docState, start uint64, err 
 	if err != nil {
 		return s, 0, err
 	}
-	if err := w.named(was); err != nil {
+	if err := w.named(ctx, was); err != nil {
 		return s, 0, err
 	}
 	s = docState{version: first.seq, time: first.time, size: n.size, ino: w.ino, name: w.name, meant: true}

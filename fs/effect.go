@@ -309,11 +309,7 @@ func (x *effects) describe(out []DiffEntry, e *effect) ([]DiffEntry, error) {
 		return out, add(op, moved, moved)
 	}
 	// Of several names the first within reach.
-	var names []nameOf
-	err := x.b.v.parents(e.ino, func(parent Ino, name string) bool {
-		names = append(names, nameOf{parent, name})
-		return len(names) < maxNames
-	})
+	names, err := x.b.v.names(e.ino)
 	if err != nil {
 		return out, err
 	}

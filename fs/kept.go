@@ -33,6 +33,12 @@ func (k *keptVersions) has(seq uint64) (bool, error) {
 	return b != nil, err
 }
 
+// sure is has for a guess: an error is a no, and shows elsewhere.
+func (k *keptVersions) sure(seq uint64) bool {
+	ok, err := k.has(seq)
+	return ok && err == nil
+}
+
 // from returns the oldest kept version in [lo, hi], and when it was made; 0 if
 // there is none.
 func (k *keptVersions) from(lo, hi uint64) (seq uint64, at int64, err error) {

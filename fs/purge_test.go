@@ -189,7 +189,7 @@ func TestPurgeKeepsToThePath(t *testing.T) {
 // Random histories: the purged is gone from every version, the rest of every
 // version reads as before.
 func TestPurgeRandom(t *testing.T) {
-	crashfs.Explore(t, 25, 5, func(r *crashfs.Run) error {
+	crashfs.Explore(t, 12, 5, func(r *crashfs.Run) error {
 		c := newSweepRun(r)
 		defer c.shut()
 		if err := c.create(); err != nil {
@@ -286,7 +286,7 @@ func without(before, after string) string {
 }
 
 func TestPurgeCrashes(t *testing.T) {
-	n := 30
+	n := 20
 	if testing.Short() {
 		n = 8
 	}

@@ -25,6 +25,10 @@ func (d *Drive) openLimit() int64 { return d.memory / 4 }
 // Sync returns when everything done so far is durable.
 func (d *Drive) Sync(ctx context.Context) error { return d.commit(ctx, true) }
 
+// Save makes a version of everything done so far, if there is anything. It is
+// as durable as written data: Sync makes sure.
+func (d *Drive) Save(ctx context.Context) error { return d.commit(ctx, false) }
+
 // commit makes a version of everything done before the call, unless another
 // commit already has. With durable it returns once that is synced. Callers
 // share commits: whoever gets the lock commits for all who wait for it.

@@ -302,7 +302,7 @@ func (c *sweepRun) work(steps int) error {
 }
 
 func TestSweepLeavesWhatIsNeeded(t *testing.T) {
-	crashfs.Explore(t, 25, 3, func(r *crashfs.Run) error {
+	crashfs.Explore(t, 12, 3, func(r *crashfs.Run) error {
 		c := newSweepRun(r)
 		defer c.shut()
 		if err := c.create(); err != nil {
@@ -353,7 +353,7 @@ func TestSweepLeavesWhatIsNeeded(t *testing.T) {
 }
 
 func TestSweepCrashes(t *testing.T) {
-	n := 40
+	n := 24
 	if testing.Short() {
 		n = 10
 	}
@@ -613,7 +613,7 @@ func TestCoalesce(t *testing.T) {
 // Folders with policies of their own: what a version keeps of which policy it
 // shows, for every other it says that it is not kept.
 func TestSweepByClass(t *testing.T) {
-	crashfs.Explore(t, 25, 7, func(r *crashfs.Run) error {
+	crashfs.Explore(t, 12, 7, func(r *crashfs.Run) error {
 		c := newSweepRun(r)
 		defer c.shut()
 		if err := c.create(); err != nil {

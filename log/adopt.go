@@ -262,7 +262,7 @@ func (r *recovery) settleTail(head Head, pos position) error {
 	if err != nil {
 		return err
 	}
-	if size > pos.offset {
+	if size != pos.offset {
 		if err := file.Truncate(pos.offset); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 // originDomain is the first part of every log's origin. The rest is a hash
 // of the log's own key, so that an origin certifies itself and says nothing
 // about who owns the log.
-const originDomain = "hearth.tradile.io/"
+const originDomain = "hearth.tradle.io/"
 
 // maxTreeSize bounds the number of entries of a log. It keeps what comes from
 // outside away from the edge of int64, where the arithmetic of package tlog

@@ -155,7 +155,7 @@ func TestVerifyRefusesSignedNonsense(t *testing.T) {
 		{"largest", fmt.Sprintf("%s\n%d\n%s\n", s.Origin(), uint64(maxTreeSize), root), true},
 		{"too large", fmt.Sprintf("%s\n%d\n%s\n", s.Origin(), uint64(maxTreeSize)+1, root), false},
 		{"overflow", s.Origin() + "\n18446744073709551617\n" + root + "\n", false},
-		{"other origin", "hearth.tradile.io/00\n5\n" + root + "\n", false},
+		{"other origin", "hearth.tradle.io/00\n5\n" + root + "\n", false},
 		{"two lines", s.Origin() + "\n5\n", false},
 		{"one line", s.Origin() + "\n", false},
 		{"leading zero", s.Origin() + "\n05\n" + root + "\n", false},

@@ -33,7 +33,7 @@ func TestMembership(t *testing.T) {
 	if !ok || got.Writer != 1 || got.Device != seed32(5) || got.Removed || !got.Accepts(1<<40) {
 		t.Errorf("writer 1: %+v", got)
 	}
-	if _, ok := m.MemberOf("hearth.tradile.io/"); ok {
+	if _, ok := m.MemberOf("hearth.tradle.io/"); ok {
 		t.Error("a writer without a log")
 	}
 	if _, ok := m.Member(9); ok {
@@ -69,7 +69,7 @@ func TestMembership(t *testing.T) {
 	if got, _ := m.Member(2); got.Succeeds != s || got.Capabilities != CapAll {
 		t.Errorf("writer 2: %+v", got)
 	}
-	if s.OldOrigin() != "hearth.tradile.io/0101010101010101010101010101010101010101010101010101010101010101" {
+	if s.OldOrigin() != "hearth.tradle.io/0101010101010101010101010101010101010101010101010101010101010101" {
 		t.Error(s.OldOrigin())
 	}
 

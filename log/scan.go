@@ -242,7 +242,9 @@ func (res *found) accept(s *scanner, f *frame, off, gap int64) bool {
 	}
 	res.checkpoints = append(res.checkpoints, foundCheckpoint{
 		size: f.index, noteLen: len(text), noteOff: off + frameHeader + f.bodySize() - int64(len(text)),
-		pos: position{s.num, min(off+f.size(), s.size)},
+		// The padding belongs to it even where the file ends inside: what
+		// follows begins at an aligned place.
+		pos: position{s.num, off + f.size()},
 	})
 	return true
 }

@@ -125,6 +125,14 @@ func OpenStore(o StoreOptions) (*Store, error) {
 }
 
 func (s *Store) open() error {
+	// A file that was replaced just before a crash may be what is read and yet
+	// not be durable: nothing may be built on it before it is.
+	if err := s.disk.SyncDir(s.dir); err != nil {
+		if errors.Is(err, iofs.ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrForeign, err)
+		}
+		return err
+	}
 	g, name, err := s.readDrive()
 	if err != nil {
 		return err

@@ -232,6 +232,9 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 		line, err = r.ReadBytes('\n')
 		line = append(long, line...)
 	}
+	if err == io.EOF && len(line) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -263,14 +266,48 @@ func (c *Client) Copy(ctx context.Context, route string, body any, w io.Writer) 
 		}
 		return c.lost(ctx, err)
 	}
-	if t := resp.Trailer.Get(control.ErrorTrailer); t != "" {
-		var refusal control.Error
-		if err := json.Unmarshal([]byte(t), &refusal); err != nil {
-			return fmt.Errorf("decode error of the daemon: %w", err)
-		}
-		return &refusal
+	return trailing(resp)
+}
+
+// Rows sends a request and hands on each row of the answer as it arrives.
+func (c *Client) Rows(ctx context.Context, route string, body any, fn func(control.Row) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.do(ctx, route+"?"+control.RowsQuery, body)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer resp.Body.Close()
+	lines := bufio.NewReaderSize(resp.Body, 64<<10)
+	for {
+		line, err := readLine(lines)
+		if err == io.EOF {
+			return trailing(resp)
+		}
+		if err != nil {
+			return c.lost(ctx, err)
+		}
+		row, err := control.ParseRow(string(line))
+		if err != nil {
+			return err
+		}
+		if err := fn(row); err != nil {
+			return err
+		}
+	}
+}
+
+// trailing is the error that a raw answer ended with.
+func trailing(resp *http.Response) error {
+	t := resp.Trailer.Get(control.ErrorTrailer)
+	if t == "" {
+		return nil
+	}
+	var refusal control.Error
+	if err := json.Unmarshal([]byte(t), &refusal); err != nil {
+		return fmt.Errorf("decode error of the daemon: %w", err)
+	}
+	return &refusal
 }
 
 // writeErrors tells errors of the writer from those of the reader, and hides

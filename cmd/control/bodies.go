@@ -116,7 +116,8 @@ type DriveStatus struct {
 	Health  []string `json:"health"`
 }
 
-// LogRequest asks for changes, newest first; Limit 0 means all.
+// LogRequest asks for changes, or versions of a file, newest first; Limit 0
+// means all. With RowsQuery in the URL the answer is text in place of JSON.
 type LogRequest struct {
 	Target
 	Limit int `json:"limit,omitempty"`

@@ -25,8 +25,8 @@
 //
 // A streaming route answers with one JSON object per line ([ItemPrefix],
 // [Line]): items, progress, and last either "done" or "error". A stream that ends without one
-// of these was cut off. Contents of files are raw bytes; their error, if any,
-// comes in the trailer [ErrorTrailer].
+// of these was cut off. Contents of files, and rows of text ([Row]), are raw
+// bytes; their error, if any, comes in the trailer [ErrorTrailer].
 package control
 
 import (

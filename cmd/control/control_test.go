@@ -6,6 +6,7 @@ import (
 	iofs "io/fs"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
@@ -92,5 +93,27 @@ func TestErrors(t *testing.T) {
 	}
 	if got := AsError(iofs.ErrExist); got.Exit != ExitFailed || !errors.Is(got, iofs.ErrExist) {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestRows(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		c := Change{Version: Version{Version: 7, At: "@7"}, Time: time.Unix(rapid.Int64().Draw(t, "time"), 0), Verb: "edited",
+			SizeDelta: rapid.Int64().Draw(t, "size"), Program: anyBytes.Draw(t, "program"), Paths: PathsOf(rapid.SliceOf(anyBytes).Draw(t, "paths"))}
+		want := c.Row()
+		line, rest, ok := strings.Cut(string(want.Append(nil)), "\n")
+		if !ok || rest != "" {
+			t.Fatalf("%q is not one line", want.Append(nil))
+		}
+		got, err := ParseRow(line)
+		if err != nil || got.At != want.At || got.What != want.What || got.Size != want.Size || !got.Time.Equal(want.Time) {
+			t.Fatalf("%+v became %+v, %v", want, got, err)
+		}
+	})
+	for _, bad := range []string{"", "@1", "@1\t2", "@1\t2\t3", "@1\tx\t3\ty", "@1\t2\tx\ty"} {
+		if _, err := ParseRow(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
 	}
 }

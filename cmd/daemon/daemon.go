@@ -125,9 +125,10 @@ func newDaemon(o Options) (*Daemon, error) {
 	if memory == 0 {
 		memory = int64(config.Memory)
 	}
-	// The runtime's limit is soft and counts all of Go's memory; what the
-	// process has beside that (binary, stacks of C code: none) is small.
-	debug.SetMemoryLimit(memory)
+	// The runtime's limit is soft, and counts what Go allocates. An eighth is
+	// for what it does not count: the program itself, and pages that the
+	// kernel takes back only when it has to.
+	debug.SetMemoryLimit(memory - memory/8)
 	d := &Daemon{
 		home: o.Home, logger: o.Logger, device: device, memory: memory, started: time.Now(),
 		ready: make(chan struct{}), stopping: make(chan struct{}),

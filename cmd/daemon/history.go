@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,38 +13,32 @@ import (
 // This file is all that the daemon knows of history: it translates requests
 // into the methods of fs.Drive, and their results into answers.
 
-func (d *Daemon) changes(ctx context.Context, req control.LogRequest, out *sink) (struct{}, error) {
+func (d *Daemon) changes(ctx context.Context, req control.LogRequest, give func(control.Change) error) error {
 	p, err := d.find(ctx, req.Target)
 	if err != nil {
-		return struct{}{}, err
+		return err
 	}
 	var failed error
 	err = p.drive.Changes(ctx, fs.ChangeQuery{Path: p.path, Limit: req.Limit}, func(c fs.Change) bool {
-		failed = out.item(change(c))
+		failed = give(change(c))
 		return failed == nil
 	})
-	if err == nil {
-		err = failed
-	}
-	return struct{}{}, err
+	return cmp.Or(err, failed)
 }
 
 // versions lists the versions of one file.
-func (d *Daemon) versions(ctx context.Context, req control.LogRequest, out *sink) (struct{}, error) {
+func (d *Daemon) versions(ctx context.Context, req control.LogRequest, give func(control.FileVersion) error) error {
 	p, err := d.find(ctx, req.Target)
 	if err != nil {
-		return struct{}{}, err
+		return err
 	}
 	var failed error
 	err = p.drive.FileVersions(ctx, p.path, req.Limit, func(v fs.FileVersion) bool {
-		failed = out.item(control.FileVersion{Version: version(v.Version), Time: v.Time, Path: control.PathOf(v.Name),
+		failed = give(control.FileVersion{Version: version(v.Version), Time: v.Time, Path: control.PathOf(v.Name),
 			Size: v.Size, Program: v.Program, Reason: v.Reason.String()})
 		return failed == nil
 	})
-	if err == nil {
-		err = failed
-	}
-	return struct{}{}, err
+	return cmp.Or(err, failed)
 }
 
 func change(c fs.Change) control.Change {

@@ -34,8 +34,8 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Mount, answer(d, d.mount))
 	same(control.Unmount, answer(d, d.unmount))
 	same(control.Sync, answer(d, d.sync))
-	same(control.Log, stream(d, d.changes))
-	same(control.Versions, stream(d, d.versions))
+	same(control.Log, list(d, d.changes))
+	same(control.Versions, list(d, d.versions))
 	same(control.Diff, stream(d, d.diff))
 	same(control.Cat, contents(d, d.cat))
 	same(control.Restore, answer(d, d.restore))
@@ -260,6 +260,38 @@ func contents[Request any](d *Daemon, method func(context.Context, Request, io.W
 			b, _ := json.Marshal(d.explain(r, err))
 			w.Header().Set(control.ErrorTrailer, string(b))
 		}
+	})
+}
+
+// list serves a method that lists things newest first, as JSON or as rows of
+// text.
+func list[Item interface{ Row() control.Row }](d *Daemon, method func(context.Context, control.LogRequest, func(Item) error) error) http.Handler {
+	asRows := contents(d, func(ctx context.Context, req control.LogRequest, out io.Writer) error {
+		var buf []byte
+		err := method(ctx, req, func(it Item) error {
+			if buf = it.Row().Append(buf); len(buf) < sinkBuffer {
+				return nil
+			}
+			_, err := out.Write(buf)
+			buf = buf[:0]
+			return err
+		})
+		if len(buf) > 0 {
+			if _, writeErr := out.Write(buf); err == nil {
+				err = writeErr
+			}
+		}
+		return err
+	})
+	asJSON := stream(d, func(ctx context.Context, req control.LogRequest, out *sink) (struct{}, error) {
+		return struct{}{}, method(ctx, req, func(it Item) error { return out.item(it) })
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has(control.RowsQuery) {
+			asRows.ServeHTTP(w, r)
+			return
+		}
+		asJSON.ServeHTTP(w, r)
 	})
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -53,6 +54,11 @@ func (d *Daemon) find(ctx context.Context, t control.Target) (place, error) {
 func (d *Daemon) findDrive(ctx context.Context, name string) (place, error) {
 	h, err := d.openDrive(ctx, name)
 	if err != nil {
+		return place{}, err
+	}
+	// What was done before a command counts for it. A full disk is no reason to
+	// refuse: purging and sweeping are how it gets room again.
+	if err := h.drive.Save(ctx); err != nil && !errors.Is(err, fs.ErrNoSpace) {
 		return place{}, err
 	}
 	return place{held: h, path: "/", live: true}, nil

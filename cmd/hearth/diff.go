@@ -5,6 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"hearth/cmd/client"
 	"hearth/cmd/control"
 )
 
@@ -32,7 +33,10 @@ func (a *app) diff(c *cli.Context) error {
 	if len(args) == 2 {
 		req.To = args[1]
 	}
-	_, err = listed(c, a, d, control.Diff, req, a.diffEntry)
+	if c.Bool("json") {
+		return a.jsonList(c.Context, d, control.Diff, req)
+	}
+	_, err = client.Stream[control.DiffEntry, struct{}](c.Context, d, control.Diff, req, a.diffEntry, a.progress)
 	return err
 }
 

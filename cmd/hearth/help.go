@@ -23,6 +23,12 @@ WHEN is a version (@1234), a time (2026-11-22T10:04:05Z, or a shorter prefix),
 how long ago (5m, 2h, 3d), yesterday, or a tag. PATH@WHEN is a path at a time:
 letter.txt@5m, letter.txt@@1234. A file that has that very name wins.
 
+Every folder also has a hidden .history to browse: cd ~/Hearth/.history.
+
+--json prints what a program can rely on. Names are bytes: one that is not
+UTF-8 comes twice, as "path" with the odd bytes replaced and as "path_bytes" in
+base64.
+
 Exit codes: 0 ok, 1 failed, 2 usage, 3 verification failed, 4 no daemon where
 one is needed. HEARTH_HOME names the folder that holds the drives; without it,
 $XDG_DATA_HOME/hearth or ~/.local/share/hearth.`

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
-	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -49,14 +49,19 @@ func (a *app) log(c *cli.Context) error {
 		return err
 	}
 	defer d.Close()
-	req := control.LogRequest{Target: t, Limit: limit}
-	var n int
-	switch {
-	case c.Bool("versions"):
-		n, err = listed(c, a, d, control.Versions, req, a.fileVersion)
-	default:
-		n, err = listed(c, a, d, control.Log, req, a.change)
+	route, sizes := control.Log, delta
+	if c.Bool("versions") {
+		route, sizes = control.Versions, size
 	}
+	req := control.LogRequest{Target: t, Limit: limit}
+	if c.Bool("json") {
+		return a.jsonList(c.Context, d, route, req)
+	}
+	n := 0
+	err = d.Rows(c.Context, route, req, func(r control.Row) error {
+		n++
+		return a.row(r, sizes)
+	})
 	if err == nil && n == limit && !c.IsSet("n") && limit > 0 {
 		_ = a.flush()
 		a.hint("these are the newest %d; -n 0 lists all", limit)
@@ -64,48 +69,33 @@ func (a *app) log(c *cli.Context) error {
 	return err
 }
 
-// listed prints the items of a stream, as text or as JSON, and counts them.
-func listed[Item any](c *cli.Context, a *app, d *client.Client, route string, req any, text func(Item) error) (n int, err error) {
-	if c.Bool("json") {
-		list := &array{v: &a.voice}
-		if _, err := client.Stream[json.RawMessage, struct{}](c.Context, d, route, req, list.add, a.progress); err != nil {
-			return list.n, err
-		}
-		list.close()
-		return list.n, nil
+// jsonList prints the items of a stream as a JSON array.
+func (a *app) jsonList(ctx context.Context, d *client.Client, route string, req any) error {
+	items := &array{v: &a.voice}
+	if _, err := client.Stream[json.RawMessage, struct{}](ctx, d, route, req, items.add, a.progress); err != nil {
+		return err
 	}
-	_, err = client.Stream[Item, struct{}](c.Context, d, route, req, func(it Item) error {
-		n++
-		return text(it)
-	}, a.progress)
-	return n, err
+	items.close()
+	return nil
 }
 
-// fileVersion prints one line of the versions of a file.
-func (a *app) fileVersion(v control.FileVersion) error {
-	what := control.Show(v.Raw())
-	if v.Program != "" {
-		what += "  (" + control.Show(v.Program) + ")"
-	}
-	if v.Reason != "work" {
-		what += "  [" + v.Reason + "]"
-	}
-	_, err := fmt.Fprintf(a.out, "%-8s %s  %10s  %s\n", v.At, a.when(v.Time), size(int64(v.Size)), what)
+// row prints one line of the log: the version, the time, a size and what it is
+// about.
+func (a *app) row(r control.Row, sizes func(int64) string) error {
+	line := append(a.out.AvailableBuffer(), r.At...)
+	line = pad(line, 9-len(r.At))
+	line = r.Time.In(a.location).AppendFormat(line, timeLayout)
+	s := sizes(r.Size)
+	line = pad(line, 12-len(s))
+	line = append(append(append(line, s...), "  "...), r.What...)
+	_, err := a.out.Write(append(line, '\n'))
 	return err
 }
 
-// change prints one line of the log.
-func (a *app) change(ch control.Change) error {
-	what := ch.What()
-	if what == "" {
-		what = "nothing that lasted"
+// pad appends n spaces, one at least.
+func pad(line []byte, n int) []byte {
+	for range max(1, n) {
+		line = append(line, ' ')
 	}
-	if ch.Program != "" {
-		what += "  (" + control.Show(ch.Program) + ")"
-	}
-	if ch.Undone {
-		what += "  [undone]"
-	}
-	_, err := fmt.Fprintf(a.out, "%-8s %s  %10s  %s\n", ch.At, a.when(ch.Time), delta(ch.SizeDelta), what)
-	return err
+	return line
 }

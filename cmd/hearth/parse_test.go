@@ -168,8 +168,8 @@ func TestVoice(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := &app{voice: v}
-	if err := a.change(control.Change{Version: control.Version{Version: 7, At: "@7"}, Time: time.Unix(0, 0), Verb: "edited",
-		Paths: control.PathsOf([]string{"/a", "/b\n"}), Files: 2, SizeDelta: -2048, Program: "vim", Undone: true}); err != nil {
+	if err := a.row(control.Change{Version: control.Version{Version: 7, At: "@7"}, Time: time.Unix(0, 0), Verb: "edited",
+		Paths: control.PathsOf([]string{"/a", "/b\n"}), Files: 2, SizeDelta: -2048, Program: "vim", Undone: true}.Row(), delta); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.diffEntry(control.DiffEntry{Op: "moved", Path: control.PathOf("/new"), OldPath: control.OldPathOf("/old"), SizeBefore: 1, SizeAfter: 3}); err != nil {

@@ -144,8 +144,10 @@ func (v *voice) table(rows [][]string) error {
 
 // when shows a time in the user's zone.
 func (v *voice) when(t time.Time) string {
-	return t.In(v.location).Format("2006-01-02 15:04:05")
+	return t.In(v.location).Format(timeLayout)
 }
+
+const timeLayout = "2006-01-02 15:04:05"
 
 // size shows a number of bytes.
 func size(n int64) string { return home.Size(n).String() }
