@@ -76,7 +76,6 @@ type Drive struct {
 	dirty      map[Ino]*dirtyFile
 	dirtyOrder list.List // of *dirtyFile, oldest first
 	dirtyBytes int64
-	unclosed   map[Ino]struct{} // committed contents whose writer has not closed them yet
 	refs       map[Ino]int64
 	orphans    map[Ino]*orphan
 	notifier   Notifier
@@ -157,7 +156,7 @@ func newDrive(o Options) *Drive {
 		store: o.Store, own: o.Store.Own(), writer: o.Store.OwnWriter(),
 		clock: o.Clock, logger: o.Logger, delay: o.Delay, memory: o.Memory,
 		open: new(layer), buffer: new(layer), openSeq: 1,
-		dirty: map[Ino]*dirtyFile{}, unclosed: map[Ino]struct{}{}, refs: map[Ino]int64{}, orphans: map[Ino]*orphan{},
+		dirty: map[Ino]*dirtyFile{}, refs: map[Ino]int64{}, orphans: map[Ino]*orphan{},
 		kick: make(chan struct{}, 1), sealKick: make(chan struct{}, 1),
 	}
 	if d.clock == nil {

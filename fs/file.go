@@ -69,11 +69,6 @@ func (f *File) Flush() {
 	defer d.mu.Unlock()
 	if _, ok := d.work.writer[f.ino]; ok {
 		d.work.closed[f.ino] = struct{}{}
-	} else if _, ok := d.unclosed[f.ino]; ok {
-		// A commit came between the last write and this: the mark follows it.
-		d.note(f.session, change{what: didClose, ino: f.ino})
-		delete(d.unclosed, f.ino)
-		d.mutated()
 	}
 	s := f.session
 	if s.saved == nil || len(s.saved) > handoverLimit {

@@ -83,7 +83,6 @@ func (d *Drive) finish(fz *frozenWork, durable bool) error {
 	}
 	d.mu.Lock()
 	d.head, d.base, d.buffer, d.frozen = next.version, next.base, next.buffer, nil
-	d.rememberUnclosed(fz.work)
 	d.committed = fz.mutations
 	if durable {
 		d.synced = fz.mutations
@@ -96,21 +95,6 @@ func (d *Drive) finish(fz *frozenWork, durable bool) error {
 	d.index.committed(next.version, durable)
 	d.waiters.wake()
 	return nil
-}
-
-// rememberUnclosed notes whose contents a version holds without the mark of a
-// finished version: their close, if it comes, is recorded by itself. Under mu.
-func (d *Drive) rememberUnclosed(w *work) {
-	if len(d.unclosed) > handoverLimit {
-		clear(d.unclosed)
-	}
-	for ino := range w.writer {
-		if _, ok := w.closed[ino]; ok {
-			delete(d.unclosed, ino)
-		} else {
-			d.unclosed[ino] = struct{}{}
-		}
-	}
 }
 
 // frozenWork is what a commit in flight works on.

@@ -115,10 +115,10 @@ func (td *testDrive) write(path, contents string) fs.Version {
 	if err != nil {
 		td.t.Fatal(err)
 	}
-	defer f.Close()
 	if _, err := f.WriteAt(ctx, []byte(contents), 0); err != nil {
 		td.t.Fatal(err)
 	}
+	f.Close()
 	return td.commit()
 }
 
