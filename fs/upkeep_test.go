@@ -196,21 +196,20 @@ func (c *sweepRun) states(commits *roaring64.Bitmap) ([]*view, error) {
 	}
 	out = append(out, d.live())
 	it := d.live().scan(kindRange(0, kindVersion))
-	for seqs := []uint64{d.head.seq}; ; seqs = nil {
-		for it.next() {
-			seqs = append(seqs, keyVersion(it.key).Seq)
-		}
-		for _, seq := range seqs {
-			v, err := d.version(seq)
-			if err != nil {
-				return nil, err
-			}
-			commits.Add(v.index)
-			commits.AddMany(v.more)
-			out = append(out, d.snapshotOf(v).v)
-		}
-		return out, it.err
+	seqs := []uint64{d.head.seq}
+	for it.next() {
+		seqs = append(seqs, keyVersion(it.key).Seq)
 	}
+	for _, seq := range seqs {
+		v, err := d.version(seq)
+		if err != nil {
+			return nil, err
+		}
+		commits.Add(v.index)
+		commits.AddMany(v.more)
+		out = append(out, d.snapshotOf(v).v)
+	}
+	return out, it.err
 }
 
 // lists checks that the change list of every version tells what differs from

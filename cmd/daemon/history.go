@@ -63,16 +63,11 @@ func (d *Daemon) diff(ctx context.Context, req control.DiffRequest, out *sink) (
 	if p.live {
 		return struct{}{}, needsTime("diff", p)
 	}
-	// Now is what is in the folder now, saved or not.
-	to := p.drive.Newest()
+	to := p.drive.Newest() // what is in the folder now: find saved it
 	if req.To != "" {
 		if to, err = p.resolve(ctx, req.To, req.Now); err != nil {
 			return struct{}{}, err
 		}
-	} else if err := p.drive.Sync(ctx); err != nil {
-		return struct{}{}, err
-	} else {
-		to = p.drive.Newest()
 	}
 	return struct{}{}, p.drive.Diff(ctx, p.path, p.at, to, func(e fs.DiffEntry) error { return out.item(entry(e)) })
 }

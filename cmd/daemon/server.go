@@ -158,7 +158,6 @@ type sink struct {
 	flush   func()
 	buf     bytes.Buffer
 	enc     *json.Encoder
-	flushed time.Time
 	painted time.Time
 }
 

@@ -171,6 +171,10 @@ func (m *Mount) Dir() string { return m.dir }
 // everything opened through it is closed.
 func (m *Mount) Wait() <-chan struct{} { return m.done }
 
+// Settle returns once the kernel was told of every change made behind its back
+// so far, such as an undo, or the mount is gone.
+func (m *Mount) Settle(ctx context.Context) error { return m.server.notes.settle(ctx) }
+
 // Notifier tells this mount's kernel what changed; New has set it on the drive.
 func (m *Mount) Notifier() fs.Notifier { return m.server.notes }
 

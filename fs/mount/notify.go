@@ -81,6 +81,32 @@ func (n *notifier) fresh(asked uint64) bool {
 // idle reports whether the kernel knows of everything.
 func (n *notifier) idle() bool { return n.pending.Load() == 0 }
 
+// delivered notes that the kernel was told of one change.
+func (n *notifier) delivered() {
+	if n.pending.Add(-1) == 0 {
+		n.mu.Lock()
+		n.room.Broadcast() // settle waits for this
+		n.mu.Unlock()
+	}
+}
+
+// settle returns once the kernel knows of everything announced so far, or the
+// mount is gone.
+func (n *notifier) settle(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		n.mu.Lock()
+		n.room.Broadcast()
+		n.mu.Unlock()
+	})
+	defer stop()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for !n.idle() && !n.closed && ctx.Err() == nil {
+		n.room.Wait()
+	}
+	return ctx.Err()
+}
+
 // InvalInode drops the kernel's attributes, pages, symbolic link target and
 // ACLs of an inode.
 func (n *notifier) InvalInode(ino fs.Ino) { n.push(note{node: uint64(ino)}) }
@@ -139,7 +165,7 @@ func (n *notifier) run(ctx context.Context, k kernelCache) {
 			for _, x := range n.take() {
 				raced := n.open.Load() > 0
 				deliver(k, x)
-				n.pending.Add(-1)
+				n.delivered()
 				if x.entry && (raced || n.open.Load() > 0) && len(again) < maxNotes {
 					if len(again) == 0 {
 						timer.Reset(notesAgain)
