@@ -76,7 +76,7 @@ fuzz:
 	    targets=$$($(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); \
 	    for t in $$targets; do \
 	        echo "fuzz $$pkg $$t"; n=$$((n + 1)); \
-	        $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	        $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x "$$pkg"; \
 	    done; \
 	done; \
 	echo "$$n fuzz targets ran for $(FUZZTIME) each"; [ $$n -gt 0 ]

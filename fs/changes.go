@@ -192,6 +192,7 @@ func (d *Drive) describe(ctx context.Context, c *doneChange) (Change, error) {
 	if err := x.load(); err != nil {
 		return ch, err
 	}
+	ch.SizeDelta = x.delta
 	list, err := x.entries()
 	if err != nil {
 		return ch, err

@@ -202,6 +202,33 @@ func TestChangesInWords(t *testing.T) {
 	do(`created "/a\tb"`, func(c Caller) { k.write(c, "/a\tb", "") })
 }
 
+// A change says by how much the document grew, whoever asks.
+func TestSizeDelta(t *testing.T) {
+	for name, save := range editors {
+		k := newDesk(t, Options{})
+		c := k.program()
+		for _, text := range []string{"1", "12345", "123"} {
+			if text == "1" {
+				k.write(c, "/f.txt", text)
+			} else {
+				save(k, c, "/f.txt", text)
+			}
+			k.cut(time.Minute)
+		}
+		for _, path := range []string{"/", "/f.txt"} {
+			var got []int64
+			k.must(k.Changes(ctx, ChangeQuery{Path: path}, func(c Change) bool { got = append(got, c.SizeDelta); return true }))
+			want := []int64{-2, 4, 1}
+			if name == "emacs" && path == "/" { // the backup stays
+				want = []int64{2, 5, 1}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, %s: %d, want %d", name, path, got, want)
+			}
+		}
+	}
+}
+
 func TestTemporaryFilesAreNoChange(t *testing.T) {
 	k := newDesk(t, Options{})
 	k.write(k.program(), "/keep", "x")

@@ -15,7 +15,7 @@ type docChange struct {
 	first, last      uint64
 	time             int64
 	what             what
-	delta            int64
+	before, after    *uint64 // its size, as far as it is known
 	uid              uint32
 	program          string
 	newPath, oldPath string
@@ -116,6 +116,15 @@ type docGroups struct {
 
 // add takes an event, and reports whether more are wanted.
 func (g *docGroups) add(ctx context.Context, e docEvent) (bool, error) {
+	size, err := g.size(ctx, e)
+	if err != nil {
+		return false, err
+	}
+	for id, c := range g.open {
+		if id != e.actor && c.before == nil {
+			c.before = size
+		}
+	}
 	if more, err := g.emit(e.seq); !more || err != nil {
 		return false, err
 	}
@@ -127,6 +136,9 @@ func (g *docGroups) add(ctx context.Context, e docEvent) (bool, error) {
 		c = &docChange{id: e.actor, reason: e.reason, undoes: e.undoes, last: e.seq, time: e.time, uid: e.uid, program: e.program, newPath: g.path}
 		g.open[e.actor] = c
 	}
+	if c.after == nil {
+		c.after = size
+	}
 	if e.seq >= g.gone {
 		e.what &^= didReplace // of another document
 		if e.what&didLink != 0 {
@@ -137,7 +149,6 @@ func (g *docGroups) add(ctx context.Context, e docEvent) (bool, error) {
 	}
 	c.first = e.seq
 	c.what |= e.what
-	c.delta += e.delta
 	if e.seq < g.gone && e.renames() {
 		if err := g.renamed(ctx, e); err != nil {
 			return false, err
@@ -145,6 +156,28 @@ func (g *docGroups) add(ctx context.Context, e docEvent) (bool, error) {
 	}
 	c.oldPath = g.path
 	return true, nil
+}
+
+// size returns the document's size after an event that set it, nil for others.
+func (g *docGroups) size(ctx context.Context, e docEvent) (*uint64, error) {
+	switch {
+	case e.what&didRemove != 0:
+		return new(uint64), nil
+	case e.what&(didWrite|didCreate) != 0:
+		return &e.size, nil
+	case e.what&didReplace == 0 || e.seq >= g.gone:
+		return nil, nil
+	}
+	// Written in a version before, under a name of its own.
+	s, err := g.d.At(ctx, Version{g.d.writer, e.seq})
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.v.inode(e.ino)
+	if err != nil {
+		return nil, err
+	}
+	return &n.size, nil
 }
 
 // wentTo finds where an event took the document that lost its path.
@@ -218,7 +251,13 @@ func (g *docGroups) describe(c *docChange) Change {
 	w := g.d.writer
 	ch := Change{
 		ID: c.id, First: Version{w, c.first}, Last: Version{w, c.last}, Time: unixNano(c.time),
-		Paths: []string{c.newPath}, Files: 1, SizeDelta: c.delta, Program: c.program, Uid: c.uid,
+		Paths: []string{c.newPath}, Files: 1, Program: c.program, Uid: c.uid,
+	}
+	if c.after != nil {
+		ch.SizeDelta = int64(*c.after)
+		if c.before != nil {
+			ch.SizeDelta -= int64(*c.before)
+		}
 	}
 	switch {
 	case c.reason != ReasonWork:

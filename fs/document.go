@@ -43,7 +43,7 @@ func (d *Drive) docEvents(ctx context.Context, k *keptVersions, ino Ino, below u
 
 // seek goes on with the events of an inode in versions before one.
 func (it *docEvents) seek(ino Ino, below uint64) {
-	for it.next < len(it.batch) && it.batch[it.next].ino == ino && it.batch[it.next].seq >= below {
+	for it.next < len(it.batch) && it.batch[it.next].seq >= below {
 		it.next++
 	}
 	if it.next < len(it.batch) && it.batch[it.next].ino == ino {

@@ -45,6 +45,7 @@ type effects struct {
 	a, b   pathCache
 	byIno  map[Ino]*effect
 	saved  map[Ino]struct{}                                    // inodes that took a document's name over by lineage
+	delta  int64                                               // bytes of contents gained, once loaded
 	within func(e *effect, before, after nameOf) (bool, error) // nil: everything
 }
 
@@ -88,6 +89,12 @@ func (x *effects) load() error {
 				return err
 			}
 			*s.n = n
+		}
+		if e.new != nil && e.new.isRegular() {
+			x.delta += int64(e.new.size)
+		}
+		if e.old != nil && e.old.isRegular() {
+			x.delta -= int64(e.old.size)
 		}
 	}
 	return nil

@@ -120,6 +120,12 @@ func (k *desk) chmod(path string, mode uint32) {
 	k.must(err)
 }
 
+func (k *desk) chown(path string, uid, gid uint32) {
+	k.t.Helper()
+	_, err := k.Setattr(ctx, me, k.ino(path), SetAttr{Uid: &uid, Gid: &gid})
+	k.must(err)
+}
+
 // changesOf lists changes as "verb paths".
 func (k *desk) changesOf(q ChangeQuery) []string {
 	k.t.Helper()

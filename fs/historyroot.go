@@ -73,6 +73,14 @@ func (r *historyRoot) ReadDir(ctx context.Context, after string, fn func(DirEntr
 		return err
 	}
 	for _, s := range sampled {
+		// Around the time it was made, versions may not have it yet.
+		if unixNano(s.time).Sub(a.Btime.Std()) < time.Second {
+			if _, err := r.at(ctx, Version{r.d.writer, s.seq}, true); isNotExist(err) || isNoVersion(err) {
+				continue
+			} else if err != nil {
+				return err
+			}
+		}
 		list = append(list,
 			DirEntry{Name: Version{r.d.writer, s.seq}.String(), Type: ModeDir},
 			DirEntry{Name: unixNano(s.time).Format(stampLayout), Type: ModeSymlink})

@@ -134,6 +134,9 @@ func decodeInode(b []byte) (*inode, error) {
 		n.from = Ino(r.Uvarint())
 		n.fromAt = getVersion(r)
 	}
+	if flags&inodeRdev != 0 && n.rdev == 0 || flags&inodeSymlink != 0 && n.target == "" || flags&inodeLineage != 0 && n.from == 0 {
+		r.Fail("inode flags %#x name what is not there", flags)
+	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("inode record: %w: %w", ErrDamaged, err)
 	}
