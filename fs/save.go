@@ -207,6 +207,7 @@ func (d *Drive) thaw(fz *frozenWork, cause error) {
 				return true
 			}
 			n.changed.Seq = seq
+			n.content = min(n.content, seq)
 			if n.before.Seq == seq {
 				if old, ok := fz.layer.m.Get(k); ok && old != nil {
 					if m, err := decodeInode(old); err == nil {
