@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 
 	"hearth/cmd/control"
 	"hearth/cmd/home"
@@ -40,7 +41,7 @@ func New(h *home.Home) *Client {
 		return d.DialContext(ctx, "unix", h.SocketPath())
 	}
 	return &Client{home: h, http: &http.Client{Transport: &http.Transport{
-		DialContext: dial, DisableCompression: true, MaxIdleConns: 1,
+		DialContext: dial, DisableCompression: true, MaxIdleConns: 1, ExpectContinueTimeout: patience,
 	}}}
 }
 
@@ -55,7 +56,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // ping asks who answers at the socket. Its errors are those of the transport.
 func (c *Client) ping(ctx context.Context) error {
-	resp, err := c.send(ctx, control.Ping, struct{}{})
+	resp, _, err := c.send(ctx, control.Ping, struct{}{})
 	if err != nil {
 		return err
 	}
@@ -76,27 +77,49 @@ func (c *Client) CheckVersion() error {
 	return nil
 }
 
-func (c *Client) send(ctx context.Context, route string, body any) (*http.Response, error) {
+// send sends a request. The body goes out only when the daemon asks for it
+// (Expect: 100-continue, RFC 9110 section 10.1.1), so that a connection which
+// breaks before that has certainly done nothing: seen tells.
+func (c *Client) send(ctx context.Context, route string, body any) (resp *http.Response, seen bool, err error) {
 	b, err := json.Marshal(body)
 	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
+		return nil, false, fmt.Errorf("encode request: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://hearth"+route, bytes.NewReader(b))
+	sent := &sentBody{r: bytes.NewReader(b)}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://hearth"+route, sent)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	req.ContentLength = int64(len(b))
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Expect", "100-continue")
 	req.Header.Set(control.VersionHeader, control.BuildVersion())
-	return c.http.Do(req)
+	resp, err = c.http.Do(req)
+	return resp, sent.begun.Load(), err
 }
+
+// sentBody is the body of a request; begun tells whether the transport has
+// started to send it.
+type sentBody struct {
+	r     *bytes.Reader
+	begun atomic.Bool
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	b.begun.Store(true)
+	return b.r.Read(p)
+}
+
+func (b *sentBody) Close() error { return nil }
 
 // do sends a request and returns the answer if it is not a refusal. When the
 // daemon ended after we had connected, without having looked at the request,
 // the next one is asked.
 func (c *Client) do(ctx context.Context, route string, body any) (*http.Response, error) {
-	resp, err := c.send(ctx, route, body)
+	resp, seen, err := c.send(ctx, route, body)
 	for range daemonsTried {
-		if !c.spawn || !unseen(resp, err) {
+		unseen := err != nil && !seen || resp != nil && resp.StatusCode == control.StatusEnding
+		if !c.spawn || !unseen || ctx.Err() != nil {
 			break
 		}
 		if resp != nil {
@@ -108,7 +131,7 @@ func (c *Client) do(ctx context.Context, route string, body any) (*http.Response
 		if err := c.CheckVersion(); err != nil {
 			return nil, err
 		}
-		resp, err = c.send(ctx, route, body)
+		resp, seen, err = c.send(ctx, route, body)
 	}
 	if err != nil {
 		return nil, c.lost(ctx, err)
@@ -131,13 +154,6 @@ func (c *Client) do(ctx context.Context, route string, body any) (*http.Response
 
 // daemonsTried bounds how many daemons may end under one request.
 const daemonsTried = 10
-
-// unseen reports whether a request certainly did not reach a daemon that
-// worked on it: there was nobody to connect to, or one that was about to end.
-func unseen(resp *http.Response, err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" || resp != nil && resp.StatusCode == control.StatusEnding
-}
 
 // lost explains an answer that did not come.
 func (c *Client) lost(ctx context.Context, err error) error {

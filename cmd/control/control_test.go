@@ -12,16 +12,19 @@ import (
 	"pgregory.net/rapid"
 )
 
-// anyBytes are names as file systems allow them.
-var anyBytes = rapid.Custom(func(t *rapid.T) string {
-	return string(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
-})
+// anyBytes makes names as file systems allow them. Each test has a generator of
+// its own: they describe themselves lazily, unguarded against each other.
+func anyBytes() *rapid.Generator[string] {
+	return rapid.Custom(func(t *rapid.T) string {
+		return string(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
+	})
+}
 
 func TestPathsKeepBytes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		entry := DiffEntry{Path: PathOf(anyBytes.Draw(t, "path")), OldPath: OldPathOf(anyBytes.Draw(t, "old"))}
-		change := Change{Paths: PathsOf(rapid.SliceOf(anyBytes).Draw(t, "paths"))}
+		entry := DiffEntry{Path: PathOf(anyBytes().Draw(t, "path")), OldPath: OldPathOf(anyBytes().Draw(t, "old"))}
+		change := Change{Paths: PathsOf(rapid.SliceOf(anyBytes()).Draw(t, "paths"))}
 		var gotEntry DiffEntry
 		var gotChange Change
 		through(t, entry, &gotEntry)
@@ -75,7 +78,7 @@ func TestShow(t *testing.T) {
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		s := Show(anyBytes.Draw(t, "name"))
+		s := Show(anyBytes().Draw(t, "name"))
 		if !utf8.ValidString(s) || strings.ContainsAny(s, "\n\r\x1b\x00") {
 			t.Fatalf("%q is not safe", s)
 		}
@@ -100,7 +103,7 @@ func TestRows(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		c := Change{Version: Version{Version: 7, At: "@7"}, Time: time.Unix(rapid.Int64().Draw(t, "time"), 0), Verb: "edited",
-			SizeDelta: rapid.Int64().Draw(t, "size"), Program: anyBytes.Draw(t, "program"), Paths: PathsOf(rapid.SliceOf(anyBytes).Draw(t, "paths"))}
+			SizeDelta: rapid.Int64().Draw(t, "size"), Program: anyBytes().Draw(t, "program"), Paths: PathsOf(rapid.SliceOf(anyBytes()).Draw(t, "paths"))}
 		want := c.Row()
 		line, rest, ok := strings.Cut(string(want.Append(nil)), "\n")
 		if !ok || rest != "" {
