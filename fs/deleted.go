@@ -285,14 +285,47 @@ func (d *Drive) goneBetween(older, newer *Snapshot, lo, hi []byte) ([]DeletedEnt
 		})
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	kept := out[:0]
 	for _, e := range out {
-		if _, ok := heirs[e.Ino]; !ok {
-			if e.Type == ModeDir {
-				e.Size = 0
-			}
-			kept = append(kept, e)
+		if _, ok := heirs[e.Ino]; ok {
+			continue
+		}
+		aside, err := newer.v.setAside(keyIno(lo), e)
+		if err != nil {
+			return nil, err
+		}
+		if aside {
+			continue
+		}
+		if e.Type == ModeDir {
+			e.Size = 0
+		}
+		kept = append(kept, e)
+	}
+	return kept, nil
+}
+
+// setAside reports whether an entry that went from a directory was the backup
+// of a document that was saved under its own name in a version before.
+func (v *view) setAside(dir Ino, e DeletedEntry) (bool, error) {
+	if e.Type != ModeRegular {
+		return false, nil
+	}
+	for _, base := range backupBases(e.Name) {
+		ino, err := v.lookupIno(nameOf{dir, base})
+		if err != nil {
+			return false, err
+		}
+		if ino == 0 {
+			continue
+		}
+		n, err := v.inode(ino)
+		if err != nil || n.from == e.Ino {
+			return err == nil, err
 		}
 	}
-	return kept, err
+	return false, nil
 }

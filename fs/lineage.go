@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +24,7 @@ type handover struct {
 	born     map[Ino]struct{}  // inodes it made
 	released map[nameOf]Ino    // names it took from an inode
 	awaits   map[Ino]successor // inodes that still have another name, and who has the old one
+	passed   map[Ino]struct{}  // inodes whose documents went on in others
 }
 
 type successor struct {
@@ -36,21 +38,34 @@ const handoverLimit = 1024
 
 func (s *session) names() *handover {
 	h := &s.handover
-	if h.change != s.id || len(h.born)+len(h.released)+len(h.awaits) > handoverLimit {
-		*h = handover{change: s.id, born: map[Ino]struct{}{}, released: map[nameOf]Ino{}, awaits: map[Ino]successor{}}
+	if h.change != s.id || len(h.born)+len(h.released)+len(h.awaits)+len(h.passed) > handoverLimit {
+		*h = handover{change: s.id, born: map[Ino]struct{}{}, released: map[nameOf]Ino{}, awaits: map[Ino]successor{}, passed: map[Ino]struct{}{}}
 	}
 	return h
 }
 
 // isBackup reports whether name is what editors call the backup of base.
-func isBackup(name, base string) bool {
-	switch name {
-	case base + "~", base + ".bak", base + ".BAK", "#" + base + "#", base + ".backup", "." + base + "~", base + ".save":
-		return true
+func isBackup(name, base string) bool { return slices.Contains(backupBases(name), base) }
+
+// backupBases returns what files may be called of which name is the backup.
+func backupBases(name string) []string {
+	var out []string
+	for _, way := range []struct{ before, after string }{
+		{"", "~"}, {"", ".bak"}, {"", ".BAK"}, {"", ".backup"}, {"", ".save"}, {"#", "#"}, {".", "~"},
+	} {
+		if base, ok := strings.CutPrefix(name, way.before); ok {
+			if base, ok = strings.CutSuffix(base, way.after); ok && base != "" {
+				out = append(out, base)
+			}
+		}
 	}
 	// Emacs's numbered backups: base.~12~
-	rest, ok := strings.CutPrefix(name, base+".~")
-	return ok && strings.HasSuffix(rest, "~") && strings.Trim(rest, "0123456789") == "~"
+	if i := strings.LastIndex(name, ".~"); i > 0 {
+		if n, ok := strings.CutSuffix(name[i+2:], "~"); ok && strings.Trim(n, "0123456789") == "" {
+			out = append(out, name[:i])
+		}
+	}
+	return out
 }
 
 // born notes that s made ino. Under mu, after the change was noted.
@@ -72,6 +87,11 @@ func (d *Drive) gained(s *session, parent Ino, name string, ino Ino) error {
 		return nil
 	}
 	if _, ok := h.born[ino]; !ok {
+		return nil
+	}
+	// A document goes on in one file. What has the name under which the old
+	// one was put aside is not it, such as the next temporary file.
+	if _, ok := h.passed[from]; ok {
 		return nil
 	}
 	delete(h.released, key)
@@ -134,6 +154,7 @@ func (d *Drive) succeed(s *session, ino, from Ino, at nameOf) error {
 	if !n.isRegular() || n.from != 0 {
 		return nil
 	}
+	s.names().passed[from] = struct{}{}
 	// The document was last seen under the old inode in the version before
 	// this one. If no version has it, the edge leads to where that one came from.
 	below := &view{[]*layer{d.buffer}, d.base}
