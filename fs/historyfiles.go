@@ -210,7 +210,7 @@ func (n *historyDocument) Lookup(ctx context.Context, name string) (HistoryNode,
 		return nil, absent(name, err)
 	}
 	at := TimeOf(unixNano(s.time))
-	p.mtime = &at
+	p.mtime, p.doc = &at, n.ino
 	return p, nil
 }
 

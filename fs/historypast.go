@@ -13,6 +13,7 @@ type historyPast struct {
 	ino   Ino
 	fixed bool
 	entry []access // what had to be searched to get there then
+	doc   Ino      // of a version of a document: the inode it is in today
 	mtime *Time    // shown instead of its own
 }
 
@@ -36,6 +37,18 @@ func (n *historyPast) Attr(context.Context) (Attr, error) {
 	allowed, err := n.d.effective(n.dir, n.s.v, n.ino, n.entry)
 	if err != nil {
 		return a, err
+	}
+	heirs, err := n.d.heirs(n.s.v, n.ino)
+	if err != nil {
+		return a, err
+	}
+	if n.doc != 0 && n.doc != n.ino {
+		heirs = append(heirs, n.doc)
+	}
+	for _, heir := range heirs {
+		if allowed, err = n.d.asToday(n.dir, allowed, heir); err != nil {
+			return a, err
+		}
 	}
 	a.Mode = a.Mode&ModeType | allowed.mode
 	if a.Mode&ModeType == ModeSymlink {
