@@ -11,6 +11,10 @@ const (
 	maxRun   = 1<<20 + 256<<10 // a run is sealed in one go and held in one buffer
 	maxDirty = 8 << 20         // unsealed bytes at most; writers wait beyond it
 	lowDirty = 2 << 20         // sealing starts behind the writers here
+	// Both while a program asks for durability again and again: its commits
+	// have to seal and sync what others write.
+	maxHurried = 1 << 20
+	lowHurried = 256 << 10
 )
 
 // run is a stretch of file contents that is not sealed yet.

@@ -83,10 +83,11 @@ type Drive struct {
 	spaceLeft int64 // free bytes of the disk, when last asked
 	spaceAt   time.Time
 
-	mutations uint64 // counts changes; a commit covers those up to its freeze
-	committed uint64 // mutations in the newest commit
-	synced    uint64 // mutations known durable
-	unsaved   time.Time
+	mutations uint64    // counts changes; a commit covers those up to its freeze
+	committed uint64    // mutations in the newest commit
+	synced    uint64    // mutations known durable
+	unsaved   time.Time // since when something is unsaved; zero: nothing is
+	armed     bool      // the saver knows of it
 
 	cuts     budget
 	kick     chan struct{} // something became unsaved

@@ -88,7 +88,7 @@ func (f *File) Fsync(ctx context.Context) error {
 	if o != nil {
 		return nil // nothing of it outlives its handles
 	}
-	return f.d.commit(ctx, true)
+	return f.d.Sync(ctx)
 }
 
 // ReadAt reads up to len(p) bytes from off; fewer only at the end of the file,
@@ -274,7 +274,7 @@ func (f *File) writeSome(ctx context.Context, p []byte, at uint64, atEnd, killPr
 			d.note(f.session, change{what: didWrite, ino: f.ino, delta: grown, size: n.size})
 			d.mutated()
 		}
-		much := d.dirtyBytes > lowDirty
+		much := d.dirtyBytes > d.lowDirty()
 		d.mu.Unlock()
 		f.wrote.Store(true)
 		if much {
@@ -312,12 +312,27 @@ func (d *Drive) wakeSealer() {
 	}
 }
 
+// maxDirty and lowDirty are the bounds of unsealed data that hold now. Under mu.
+func (d *Drive) maxDirty() int64 {
+	if d.own.Hurried() {
+		return maxHurried
+	}
+	return maxDirty
+}
+
+func (d *Drive) lowDirty() int64 {
+	if d.own.Hurried() {
+		return lowHurried
+	}
+	return lowDirty
+}
+
 // waitRoom waits until n more bytes may be unsealed, and refuses them when the
 // disk could not take them. A commit's worth of room is kept for deleting.
 func (d *Drive) waitRoom(ctx context.Context, n int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for d.dirtyBytes+int64(n) > maxDirty && d.dirtyBytes > 0 {
+	for d.dirtyBytes+int64(n) > d.maxDirty() && d.dirtyBytes > 0 {
 		if err := d.usable(); err != nil {
 			return err
 		}

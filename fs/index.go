@@ -40,6 +40,8 @@ type index struct {
 	pending   map[[16]byte]uint64 // appended, not yet durable or not yet written
 	queue     []version           // committed, not yet written
 	durable   bool                // the newest of queue is durable
+	hurry     bool                // queue is to be written now
+	batch     *time.Timer         // ends the wait for more of queue
 	updates   []*indexUpdate      // what upkeep changed, to be written after queue
 	expecting bool                // updates may come: see expect
 	through   uint64              // versions written
@@ -54,6 +56,13 @@ type index struct {
 
 const indexBroken = "BROKEN"
 
+// Commits are written to the index many at once: one at a time, each would wake
+// a goroutine beside the program that waits for its fsync.
+const (
+	indexBatch = 256
+	indexDelay = 100 * time.Millisecond
+)
+
 // openWait is how long a look-up waits for a database that is being opened.
 const openWait = 200 * time.Millisecond
 
@@ -65,6 +74,7 @@ var (
 func openIndex(d *Drive) *index {
 	x := &index{d: d, dir: filepath.Join(d.store.Dir(), "index"), logger: d.logger, pending: map[[16]byte]uint64{}, opened: make(chan struct{}), done: make(chan struct{})}
 	x.wake = sync.NewCond(&x.mu)
+	x.batch = time.AfterFunc(indexDelay, x.writeNow)
 	go x.run()
 	return x
 }
@@ -176,7 +186,7 @@ func (x *index) run() {
 		}
 		queue, blocks, updates := x.queue, x.pending, x.updates
 		if len(queue) > 0 {
-			x.queue, x.pending, x.durable = nil, map[[16]byte]uint64{}, false
+			x.queue, x.pending, x.durable, x.hurry = nil, map[[16]byte]uint64{}, false, false
 		}
 		x.updates = nil
 		x.mu.Unlock()
@@ -214,13 +224,22 @@ func (x *index) due() bool {
 	if len(x.queue) == 0 {
 		return len(x.updates) > 0
 	}
-	return x.durable
+	return x.durable && (x.hurry || x.closing || len(x.queue) >= indexBatch)
+}
+
+// writeNow has what is queued written.
+func (x *index) writeNow() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.hurry = true
+	x.wake.Broadcast()
 }
 
 func (x *index) close() error {
 	if x == nil {
 		return nil
 	}
+	x.batch.Stop()
 	x.mu.Lock()
 	x.closing = true
 	x.wake.Broadcast()
@@ -297,10 +316,15 @@ func (x *index) committed(v version, durable bool) {
 	if x.broken != nil {
 		return
 	}
+	if len(x.queue) == 0 {
+		x.batch.Reset(indexDelay)
+	}
 	x.queue = append(x.queue, v)
 	if durable {
 		x.durable = true
-		x.wake.Broadcast()
+		if x.due() {
+			x.wake.Broadcast()
+		}
 	}
 }
 
@@ -495,10 +519,10 @@ func (x *index) await(ctx context.Context, seq uint64) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for x.through < seq && x.broken == nil && !x.closing && ctx.Err() == nil {
-		if len(x.queue) > 0 && !x.durable {
-			// A version cut without a sync: readable, so it may be indexed too;
-			// what a crash then takes away, the next start finds out.
-			x.durable = true
+		if len(x.queue) > 0 && !x.due() {
+			// A version cut without a sync is readable, so it may be indexed
+			// too; what a crash then takes away, the next start finds out.
+			x.durable, x.hurry = true, true
 			x.wake.Broadcast()
 		}
 		x.wake.Wait()

@@ -23,7 +23,10 @@ const bufferLimit = 8 << 10
 func (d *Drive) openLimit() int64 { return d.memory / 4 }
 
 // Sync returns when everything done so far is durable.
-func (d *Drive) Sync(ctx context.Context) error { return d.commit(ctx, true) }
+func (d *Drive) Sync(ctx context.Context) error {
+	d.own.Hurry()
+	return d.commit(ctx, true)
+}
 
 // Save makes a version of everything done so far, if there is anything. It is
 // as durable as written data: Sync makes sure.
@@ -85,11 +88,10 @@ func (d *Drive) finish(fz *frozenWork, durable bool) error {
 	d.head, d.base, d.buffer, d.frozen = next.version, next.base, next.buffer, nil
 	d.committed = fz.mutations
 	if durable {
-		d.synced = fz.mutations
-	}
-	d.unsaved = time.Time{}
-	if d.mutations != fz.mutations {
-		d.arm() // what came meanwhile waits for the next one
+		d.synced, d.unsaved = fz.mutations, time.Time{}
+		if d.mutations != fz.mutations {
+			d.arm() // what came meanwhile waits for the next one
+		}
 	}
 	d.mu.Unlock()
 	d.index.committed(next.version, durable)
@@ -166,11 +168,9 @@ func (d *Drive) build(fz *frozenWork) (*built, []byte, error) {
 	if fz.prev.commit != nil {
 		c.parent = fz.prev.index + 1
 	}
-	for ino := range fz.work.closed {
-		for i := range c.changes {
-			if c.changes[i].ino == ino && c.changes[i].what&didWrite != 0 {
-				c.changes[i].what |= didClose
-			}
+	for i := range c.changes {
+		if _, ok := fz.work.closed[c.changes[i].ino]; ok && c.changes[i].what&didWrite != 0 {
+			c.changes[i].what |= didClose
 		}
 	}
 	plain, err := c.encode(func(p []byte) (uint64, error) { return d.appendBlock(seal.Commit, p) })
@@ -251,28 +251,50 @@ func (d *Drive) thaw(fz *frozenWork, cause error) {
 func (d *Drive) saver() {
 	defer d.wg.Done()
 	timer := time.NewTimer(d.delay)
-	timer.Stop()
+	defer timer.Stop()
 	for {
 		select {
 		case <-d.stopped.Done():
 			return
 		case <-d.kick:
-			timer.Reset(d.delay)
-			select {
-			case <-d.stopped.Done():
-				return
-			case <-timer.C:
+		}
+		for due, ok := d.saveDue(); ok; due, ok = d.saveDue() {
+			if due > 0 {
+				timer.Reset(due)
+				select {
+				case <-d.stopped.Done():
+					return
+				case <-timer.C:
+				}
+				continue // others may have committed meanwhile
 			}
-			if err := d.commit(d.stopped, true); err != nil && d.stopped.Err() == nil {
+			if err := d.commit(d.stopped, true); err != nil {
+				if d.stopped.Err() != nil {
+					return
+				}
 				d.logger.Error("saving changes", "drive", d.store.ID(), "error", err)
 			}
 		}
 	}
 }
 
-// arm has the saver commit within the delay. Under mu.
+// saveDue returns how long the saver may still wait; not ok if there is nothing
+// to save, and it has to be woken when there is.
+func (d *Drive) saveDue() (due time.Duration, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = !d.unsaved.IsZero() && d.failed == nil
+	return d.delay - time.Since(d.unsaved), d.armed
+}
+
+// arm has the saver commit within the delay. A program that asks for
+// durability again and again does not wake it each time. Under mu.
 func (d *Drive) arm() {
 	d.unsaved = time.Now()
+	if d.armed {
+		return
+	}
+	d.armed = true
 	select {
 	case d.kick <- struct{}{}:
 	default:

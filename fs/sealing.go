@@ -68,6 +68,10 @@ type block struct {
 // plan cuts detached runs into blocks. Of a run that will go on, the part
 // after the last content boundary is left as tail.
 func (d *Drive) plan(batch []detached, final bool) (blocks []*block, tails []detached) {
+	left := 0 // bytes that are not in a block yet
+	for _, it := range batch {
+		left += len(it.run.data)
+	}
 	var pack *block
 	flush := func() {
 		if pack != nil {
@@ -80,11 +84,12 @@ func (d *Drive) plan(batch []detached, final bool) (blocks []*block, tails []det
 			flush()
 		}
 		if pack == nil {
-			pack = &block{plain: make([]byte, 0, max(len(data), min(packBlock, 8*len(data))))}
+			pack = &block{plain: make([]byte, 0, max(len(data), min(packBlock, left)))}
 		}
 		ext := extent{off: off, skip: uint32(len(pack.plain)), length: uint64(len(data))}
 		pack.plain = append(pack.plain, data...)
 		pack.places = append(pack.places, place{it.f, it.orphan, ext})
+		left -= len(data)
 	}
 	chunker := d.store.Keys().Chunker()
 	for len(batch) > 0 {
@@ -386,6 +391,7 @@ func (d *Drive) sealer() {
 			if !more {
 				break
 			}
+			d.own.CatchUp()
 		}
 	}
 }
@@ -395,7 +401,7 @@ func (d *Drive) sealSome() (more bool, err error) {
 	d.sealMu.Lock()
 	defer d.sealMu.Unlock()
 	d.mu.Lock()
-	if d.dirtyBytes <= lowDirty {
+	if d.dirtyBytes <= d.lowDirty() {
 		d.mu.Unlock()
 		return false, nil
 	}
@@ -408,5 +414,5 @@ func (d *Drive) sealSome() (more bool, err error) {
 	err = d.sealRuns(batch, base, target, false)
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.dirtyBytes > lowDirty, err
+	return d.dirtyBytes > d.lowDirty(), err
 }

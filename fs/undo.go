@@ -284,6 +284,35 @@ func (d *Drive) before(ctx context.Context, seq uint64) (*Snapshot, error) {
 	return d.At(ctx, Version{d.writer, v.seq})
 }
 
+// pastStates remembers the states that one undo compares with: a change of
+// 100,000 names found and left a handful.
+type pastStates struct {
+	d      *Drive
+	before map[uint64]*Snapshot
+	after  map[uint64]*Snapshot
+}
+
+func (d *Drive) pastStates() *pastStates {
+	return &pastStates{d, map[uint64]*Snapshot{}, map[uint64]*Snapshot{}}
+}
+
+// around returns the states before and after a touch.
+func (p *pastStates) around(ctx context.Context, t touch) (pre, post *Snapshot, err error) {
+	if pre = p.before[t.first]; pre == nil {
+		if pre, err = p.d.before(ctx, t.first); err != nil {
+			return nil, nil, err
+		}
+		p.before[t.first] = pre
+	}
+	if post = p.after[t.last]; post == nil {
+		if post, err = p.d.At(ctx, Version{p.d.writer, t.last}); err != nil {
+			return nil, nil, err
+		}
+		p.after[t.last] = post
+	}
+	return pre, post, nil
+}
+
 // lastDone finds the newest change that may be undone: not itself an undo, and
 // not undone.
 func (d *Drive) lastDone(ctx context.Context, now *Snapshot, scope Ino) (*doneChange, error) {
@@ -334,6 +363,7 @@ func (d *Drive) lastUndone(ctx context.Context, now *Snapshot, scope Ino) (*done
 // inverse computes what takes a change back, merged with what was done since.
 func (d *Drive) inverse(ctx context.Context, now *Snapshot, c *doneChange, scope Ino, force bool) (*patch, error) {
 	p := newPatch(ReasonUndo)
+	past := d.pastStates()
 	conflicts := map[string]struct{}{}
 	conflict := func(ino Ino, otherwise string) {
 		path, err := now.v.path(ino)
@@ -344,11 +374,7 @@ func (d *Drive) inverse(ctx context.Context, now *Snapshot, c *doneChange, scope
 	}
 	for _, at := range slices.SortedFunc(maps.Keys(c.names), compareNames) {
 		t := c.names[at]
-		pre, err := d.before(ctx, t.first)
-		if err != nil {
-			return nil, err
-		}
-		post, err := d.At(ctx, Version{d.writer, t.last})
+		pre, post, err := past.around(ctx, t)
 		if err != nil {
 			return nil, err
 		}
@@ -373,7 +399,7 @@ func (d *Drive) inverse(ctx context.Context, now *Snapshot, c *doneChange, scope
 		}
 	}
 	for _, ino := range slices.Sorted(maps.Keys(c.inodes)) {
-		if err := d.inverseInode(ctx, now, p, ino, c.inodes[ino], force, conflict); err != nil {
+		if err := d.inverseInode(ctx, past, now, p, ino, c.inodes[ino], force, conflict); err != nil {
 			return nil, err
 		}
 	}
@@ -415,8 +441,8 @@ func compareNames(a, b nameOf) int {
 }
 
 // inverseInode adds to p what takes back the changes to one inode.
-func (d *Drive) inverseInode(ctx context.Context, now *Snapshot, p *patch, ino Ino, t touch, force bool, conflict func(Ino, string)) error {
-	pre, err := d.before(ctx, t.first)
+func (d *Drive) inverseInode(ctx context.Context, past *pastStates, now *Snapshot, p *patch, ino Ino, t touch, force bool, conflict func(Ino, string)) error {
+	pre, post, err := past.around(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -428,10 +454,6 @@ func (d *Drive) inverseInode(ctx context.Context, now *Snapshot, p *patch, ino I
 		if isNotExist(err) {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		post, err := d.At(ctx, Version{d.writer, t.last})
 		if err != nil {
 			return err
 		}
@@ -454,10 +476,6 @@ func (d *Drive) inverseInode(ctx context.Context, now *Snapshot, p *patch, ino I
 	if isNotExist(err) {
 		return nil // comes back whole by its names, if at all
 	}
-	if err != nil {
-		return err
-	}
-	post, err := d.At(ctx, Version{d.writer, t.last})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"hearth/log/seal"
 
@@ -22,6 +23,8 @@ type limits struct {
 	// syncs it, so that neither a commit nor a rollover finds more to wait
 	// for.
 	syncBehind int64
+	// hurried takes the place of syncBehind while programs wait for syncs.
+	hurried int64
 	// While commits are small, zeros are kept ahead in the tail so that a
 	// sync has no file size or allocation to make durable (a third cheaper,
 	// measured): window more when fewer than windowLow are left. A commit of
@@ -43,13 +46,13 @@ type limits struct {
 func newLimits(tiny bool) limits {
 	if tiny {
 		return limits{
-			segment: 256 << 10, flush: 16 << 10, syncBehind: 64 << 10,
+			segment: 256 << 10, flush: 16 << 10, syncBehind: 64 << 10, hurried: 32 << 10,
 			window: 16 << 10, windowLow: 4 << 10, windowCommit: 8 << 10,
 			mark: 128 << 10, markEntry: 1 << 10, reserve: 256 << 10, rollDead: 4 << 10,
 		}
 	}
 	return limits{
-		segment: segmentSize, flush: 256 << 10, syncBehind: 4 << 20,
+		segment: segmentSize, flush: 256 << 10, syncBehind: 4 << 20, hurried: 512 << 10,
 		window: 1 << 20, windowLow: 256 << 10, windowCommit: 128 << 10,
 		mark: 16 << 20, markEntry: 4 << 10, reserve: 8 << 20, rollDead: 1 << 20,
 	}
@@ -72,6 +75,28 @@ func (l *Log) appendBlock(stored []byte, meta bool) (uint64, error) {
 		return 0, fmt.Errorf("appending to %s: a block of %d bytes", l.dir, len(stored))
 	}
 	return l.appendEntry(newBlockEntry(stored), meta)
+}
+
+// hurryFor is how long [Log.Hurry] holds.
+const hurryFor = time.Second
+
+// Hurry says that a program waits, or soon will, for a commit to be durable.
+// For a second, less is left to be synced by the background, and CatchUp waits.
+func (l *Log) Hurry() { l.hurry.Store(int64(time.Since(l.born))) }
+
+// CatchUp is for those who append much that nobody waits for: in a [Log.Hurry]
+// it returns once little is left to be synced, so that a commit has not to wait
+// for what others appended.
+func (l *Log) CatchUp() {
+	if l.unsynced.Load() >= l.limits.hurried && l.Hurried() && l.usable() == nil {
+		l.syncBehind()
+	}
+}
+
+// Hurried reports whether there is a [Log.Hurry].
+func (l *Log) Hurried() bool {
+	at := l.hurry.Load()
+	return at != 0 && time.Since(l.born)-time.Duration(at) < hurryFor
 }
 
 // AppendControl appends a control entry. Like a block, it becomes durable
@@ -343,7 +368,9 @@ func (l *Log) writeCommit(e *entry) (Head, position, *segment, error) {
 	l.publish(e, loc, buf)
 	l.written(len(buf))
 	l.recaps = l.recaps[:0]
-	l.wantZeros.Store(l.sinceHead <= l.limits.windowCommit)
+	if l.sinceHead <= l.limits.windowCommit && !l.noWindow && l.zeroEnd-l.pendOff <= l.limits.windowLow {
+		l.wantZeros.Store(true)
+	}
 	l.sinceHead = 0
 	seg, err := l.segs.get(l.tail.num)
 	return head, position{l.tail.num, l.pendOff}, seg, err
@@ -373,7 +400,7 @@ func (t *hashTree) rootWith(leaf [hashSize]byte) [hashSize]byte {
 // nudge has due background work done, by the goroutine or here. With inline,
 // appendMu must not be held.
 func (l *Log) nudge() {
-	if l.unsynced.Load() < l.limits.syncBehind && !l.wantZeros.Load() && !l.markDue() {
+	if !l.behind() && !l.wantZeros.Load() && !l.markDue() {
 		return
 	}
 	if l.inline {
@@ -384,6 +411,12 @@ func (l *Log) nudge() {
 	case l.kick <- struct{}{}:
 	default: // it is on its way already
 	}
+}
+
+// behind reports whether so much is not synced that the background should.
+func (l *Log) behind() bool {
+	n := l.unsynced.Load()
+	return n >= l.limits.syncBehind || n >= l.limits.hurried && l.Hurried()
 }
 
 func (l *Log) markDue() bool { return l.sinceMark.Load() >= l.limits.mark }
@@ -407,7 +440,7 @@ func (l *Log) housekeep() {
 	if l.usable() != nil {
 		return
 	}
-	if l.unsynced.Load() >= l.limits.syncBehind {
+	if l.behind() {
 		l.syncBehind()
 	}
 	if l.wantZeros.Swap(false) {

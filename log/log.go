@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"hearth/log/disk"
 	"hearth/log/seal"
@@ -99,6 +100,8 @@ type Log struct {
 	unsynced  atomic.Int64  // bytes written to the tail since its last sync
 	sinceMark atomic.Int64  // bytes and entries since the mark, see markDue
 	wantZeros atomic.Bool
+	born      time.Time
+	hurry     atomic.Int64 // when Hurry was called, since born; 0: never
 
 	lastDropped atomic.Pointer[droppedFrame]
 
@@ -117,7 +120,7 @@ func newLog(o Options) (*Log, error) {
 		headPos: position{offset: segmentHeader}, pendOff: math.MaxInt64, committed: make(chan struct{}),
 		punched: make(map[uint32]int64),
 		locs:    newLocations(), dropped: roaring64.New(),
-		limits: newLimits(o.Tiny), inline: o.Inline, kick: make(chan struct{}, 1), done: make(chan struct{}),
+		born: time.Now(), limits: newLimits(o.Tiny), inline: o.Inline, kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	l.life, l.stop = context.WithCancel(context.Background())
 	if l.slog == nil {

@@ -41,7 +41,6 @@ func platformOptions(f *fuse.MountOptions, readOnly bool) {
 		// Without it the kernel asks for security.capability before each write.
 		fuse.CAP_HANDLE_KILLPRIV_V2 |
 		fuse.CAP_ATOMIC_O_TRUNC |
-		fuse.CAP_READDIRPLUS_AUTO |
 		fuse.CAP_ASYNC_DIO
 	if os.Geteuid() == 0 {
 		// Root may use device nodes and setuid programs on its own drives.

@@ -50,7 +50,7 @@ func (k *Keyring) Seal(dst []byte, kind Kind, plain []byte) ([]byte, error) {
 	for i := range n - 1 {
 		piece := plain[i*PieceSize:][:PieceSize]
 		body := block[pos+nonceSize:]
-		if m := deflate(body, piece); m > 0 {
+		if m := deflate(body, piece, kind); m > 0 {
 			piece, uniform = body[:m], false
 		}
 		if err := s.seal(key.aead, block[pos:], piece, kind, byte(i)); err != nil {
@@ -62,7 +62,7 @@ func (k *Keyring) Seal(dst []byte, kind Kind, plain []byte) ([]byte, error) {
 
 	piece := plain[(n-1)*PieceSize:]
 	body := block[pos+nonceSize:]
-	m, codec := deflate(body, piece), codecZstd
+	m, codec := deflate(body, piece, kind), codecZstd
 	if m == 0 {
 		m, codec = copy(body, piece), 0
 	}
