@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	iofs "io/fs"
 	"os"
 	"path/filepath"
@@ -10,16 +11,20 @@ import (
 
 	"hearth/cmd/control"
 	"hearth/fs"
+	"hearth/log"
 )
 
 // verify reads a whole drive and reports every damage.
 func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sink) (control.Verified, error) {
-	p, err := d.findDrive(ctx, req.Drive)
-	if err != nil {
-		return control.Verified{}, err
-	}
 	var done control.Verified
 	var failed error
+	if _, err := d.openDrive(ctx, req.Drive); errors.Is(err, log.ErrDamaged) || errors.Is(err, fs.ErrDamaged) {
+		return d.verifyLog(ctx, req.Drive, err, out)
+	}
+	p, err := d.findDrive(ctx, req.Drive)
+	if err != nil {
+		return done, err
+	}
 	r, err := p.drive.Verify(ctx, func(v fs.Damage) {
 		done.Damaged++
 		if failed == nil {
@@ -27,6 +32,46 @@ func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sin
 		}
 	}, func(blocks, total int64) { out.progress("verify", blocks, total) })
 	done.Versions, done.Blocks, done.Bytes, done.Dropped = r.Versions, r.Blocks, r.Bytes, r.Dropped
+	return done, errors.Join(err, failed)
+}
+
+// verifyLog checks what can be checked of a drive that is too damaged to be
+// opened: why it cannot, and each block by itself.
+func (d *Daemon) verifyLog(ctx context.Context, name string, why error, out *sink) (done control.Verified, err error) {
+	h := d.heldDrive(name)
+	h.mu.Lock() // nobody else opens it meanwhile
+	defer h.mu.Unlock()
+	done.Damaged = 1
+	if err := out.item(control.DamageInfo{Problem: why.Error()}); err != nil {
+		return done, err
+	}
+	store, err := log.OpenStore(log.StoreOptions{Dir: d.home.DriveDir(name), Logger: d.logger})
+	if errors.Is(err, log.ErrDamaged) {
+		return done, nil // that is why
+	}
+	if err != nil {
+		return done, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	var failed error
+	err = store.Own().Verify(ctx, func(v log.Damage) {
+		done.Damaged++
+		info := control.DamageInfo{Problem: v.String()}
+		if v.Index != log.NoEntry {
+			info.Block = log.Ref{Writer: v.Writer, Index: v.Index}.String()
+			info.Problem = v.Detail
+			if v.File != "" {
+				info.Problem += fmt.Sprintf(" (%s at %d)", v.File, v.Offset)
+			}
+		}
+		if failed == nil {
+			failed = out.item(info)
+		}
+	}, func(bytes, total int64) {
+		done.Bytes = bytes
+		out.progress("verify", bytes, total)
+	})
+	done.Blocks = int64(store.Own().Size())
 	return done, errors.Join(err, failed)
 }
 
@@ -45,6 +90,8 @@ func (d *Daemon) export(ctx context.Context, req control.ExportRequest, out *sin
 	switch names, err := os.ReadDir(dir); {
 	case err == nil && len(names) > 0:
 		return struct{}{}, control.Failed("give a new or empty folder", "%s is not empty", shown)
+	case errors.Is(err, syscall.ENOTDIR):
+		return struct{}{}, control.Failed("give a new or empty folder", "%s is not a folder", shown)
 	case err != nil && !errors.Is(err, iofs.ErrNotExist):
 		return struct{}{}, err
 	}

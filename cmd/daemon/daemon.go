@@ -162,6 +162,20 @@ func (d *Daemon) begin(ctx context.Context, o Options) error {
 	return nil
 }
 
+// lasting returns a context for work that is to go on when its client goes
+// away. It ends with the daemon, or when cancel is called.
+func (d *Daemon) lasting(ctx context.Context) (lasting context.Context, cancel context.CancelFunc) {
+	lasting, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() { // ends with lasting
+		select {
+		case <-d.stopping:
+			cancel()
+		case <-lasting.Done():
+		}
+	}()
+	return lasting, cancel
+}
+
 // letGo makes the daemon end, and tells requests that it does.
 func (d *Daemon) letGo() { d.stopOnce.Do(func() { close(d.stopping) }) }
 

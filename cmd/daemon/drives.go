@@ -121,6 +121,9 @@ func (d *Daemon) create(ctx context.Context, req control.CreateRequest) (control
 	}
 	made, err := d.make(ctx, req, dir)
 	if err == nil {
+		err = context.Cause(ctx) // whoever asked may be gone, and the recovery key with them
+	}
+	if err == nil {
 		err = publish(dir, final)
 	}
 	if err != nil {

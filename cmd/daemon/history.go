@@ -3,8 +3,10 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"path"
 
 	"hearth/cmd/control"
 	"hearth/fs"
@@ -194,7 +196,9 @@ func (d *Daemon) restore(ctx context.Context, req control.RestoreRequest) (contr
 	}
 	o := fs.RestoreOptions{Path: p.path, At: p.at, Exact: req.Exact, DryRun: req.DryRun}
 	if req.To != nil {
-		o.To = req.To.Raw()
+		if o.To = path.Clean("/" + req.To.Raw()); o.To == "/" {
+			return control.Result{}, control.Failed("choose a name in it", "the top of the drive exists")
+		}
 	}
 	r, err := p.drive.Restore(ctx, o)
 	d.settle(ctx, p.name)
@@ -202,17 +206,20 @@ func (d *Daemon) restore(ctx context.Context, req control.RestoreRequest) (contr
 }
 
 func (d *Daemon) undelete(ctx context.Context, req control.UndeleteRequest) (control.Result, error) {
-	p, err := d.find(ctx, req.Target)
+	p, err := d.findPresent(ctx, req.Target, "undelete")
 	if err != nil {
 		return control.Result{}, err
 	}
 	r, err := p.drive.Undelete(ctx, p.path, req.DryRun)
 	d.settle(ctx, p.name)
+	if errors.Is(err, fs.ErrExist) {
+		err = control.Failed("move it away first; `hearth restore PATH@WHEN` brings back what it was", "%w", err)
+	}
 	return result(r, "undeleted", req.DryRun), err
 }
 
 func (d *Daemon) undo(ctx context.Context, req control.UndoRequest) (control.Result, error) {
-	p, err := d.find(ctx, req.Target)
+	p, err := d.findPresent(ctx, req.Target, "undo")
 	if err != nil {
 		return control.Result{}, err
 	}
@@ -222,7 +229,7 @@ func (d *Daemon) undo(ctx context.Context, req control.UndoRequest) (control.Res
 }
 
 func (d *Daemon) redo(ctx context.Context, req control.UndoRequest) (control.Result, error) {
-	p, err := d.find(ctx, req.Target)
+	p, err := d.findPresent(ctx, req.Target, "redo")
 	if err != nil {
 		return control.Result{}, err
 	}
@@ -257,17 +264,26 @@ func (d *Daemon) tag(ctx context.Context, req control.TagRequest) (struct{}, err
 		return struct{}{}, err
 	}
 	if p.live {
-		return struct{}{}, p.drive.Tag(ctx, p.path, req.Name)
+		err = p.drive.Tag(ctx, p.path, req.Name)
+	} else {
+		err = p.drive.TagVersion(ctx, p.path, p.at, req.Name)
 	}
-	return struct{}{}, p.drive.TagVersion(ctx, p.path, p.at, req.Name)
+	if errors.Is(err, fs.ErrInvalid) {
+		err = control.Usage("a tag is one name of printable text without '/' and '@', and nothing that could be a time or a version", "%w", err)
+	}
+	return struct{}{}, err
 }
 
 func (d *Daemon) untag(ctx context.Context, req control.TagRequest) (struct{}, error) {
-	p, err := d.find(ctx, req.Target)
+	p, err := d.findPresent(ctx, req.Target, "untag")
 	if err != nil {
 		return struct{}{}, err
 	}
-	return struct{}{}, p.drive.Untag(ctx, p.path, req.Name)
+	err = p.drive.Untag(ctx, p.path, req.Name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPerm) {
+		err = control.Failed("`hearth tags PATH` lists them, and the paths they were set on", "%w", err)
+	}
+	return struct{}{}, err
 }
 
 func (d *Daemon) tags(ctx context.Context, req control.Target) ([]control.TagInfo, error) {

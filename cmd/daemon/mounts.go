@@ -31,6 +31,9 @@ type mounted struct {
 	at      string // version of a checkout
 	serving *mount.Mount
 	problem error
+	// revived is set for what the start of the daemon brought back, until
+	// somebody asks for it: to them it is their mount, and no other's.
+	revived bool
 }
 
 func (m *mounted) dir() string { return string(m.Dir) }
@@ -60,9 +63,6 @@ func (d *Daemon) mount(ctx context.Context, req control.MountRequest) (control.M
 	d.mounts.change.Lock()
 	defer d.mounts.change.Unlock()
 	dir := req.Raw()
-	if err := d.checkMountPoint(req.Drive, dir, req.When == ""); err != nil {
-		return control.Mounted{}, err
-	}
 	h, err := d.openDrive(ctx, req.Drive)
 	if err != nil {
 		return control.Mounted{}, err
@@ -75,6 +75,12 @@ func (d *Daemon) mount(ctx context.Context, req control.MountRequest) (control.M
 			return control.Mounted{}, err
 		}
 		m.When = v.String() // what "5m" means changes; the version does not
+	}
+	if same := d.claim(m); same != nil {
+		return same.describe(), nil
+	}
+	if err := d.checkMountPoint(req.Drive, dir, req.When == ""); err != nil {
+		return control.Mounted{}, err
 	}
 	if err := d.serve(ctx, h, m); err != nil {
 		return control.Mounted{}, explainMount(dir, err)
@@ -93,6 +99,22 @@ func (d *Daemon) mount(ctx context.Context, req control.MountRequest) (control.M
 	}
 	go d.watch(m) // ends when the folder is unmounted
 	return m.describe(), nil
+}
+
+// claim finds the mount that is asked for among those that the start of the
+// daemon brought back and nobody has asked for yet. Often that start was this
+// very request's doing: after a restart of the machine, say.
+func (d *Daemon) claim(want *mounted) *mounted {
+	d.mounts.mu.Lock()
+	defer d.mounts.mu.Unlock()
+	for _, m := range d.mounts.list {
+		if m.revived && m.Drive == want.Drive && m.dir() == want.dir() && m.When == want.When &&
+			m.ReadOnly == want.ReadOnly && m.AllowOther == want.AllowOther {
+			m.revived = false
+			return m
+		}
+	}
+	return nil
 }
 
 // checkMountPoint refuses what cannot or should not be mounted. What it lets
@@ -162,6 +184,8 @@ func explainMount(dir string, err error) error {
 		return control.Failed("choose an empty folder", "the mount point %s is not a folder", shown)
 	case errors.Is(err, mount.ErrNoFuse):
 		return control.Failed("install fuse3 (apt-get install fuse3) and see that /dev/fuse is there", "%w", err)
+	case errors.Is(err, syscall.ENOTDIR):
+		return control.Failed("choose an empty folder", "%w", err)
 	case errors.Is(err, iofs.ErrNotExist):
 		return control.Failed("run `mkdir "+shown+"` first", "the mount point %s does not exist", shown)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
@@ -275,6 +299,7 @@ func (d *Daemon) remount(ctx context.Context) error {
 	for _, r := range records {
 		m := &mounted{Mount: r, at: r.When}
 		d.revive(ctx, m)
+		m.revived = m.problem == nil
 		d.mounts.mu.Lock()
 		d.mounts.list = append(d.mounts.list, m)
 		d.mounts.mu.Unlock()

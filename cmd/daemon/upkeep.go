@@ -88,15 +88,22 @@ func (d *Daemon) sweep(ctx context.Context, req control.SweepRequest, out *sink)
 
 // purge removes a file or folder from the present and from every version.
 func (d *Daemon) purge(ctx context.Context, req control.Target, out *sink) (control.Swept, error) {
-	p, err := d.find(ctx, req)
+	p, err := d.findPresent(ctx, req, "purge")
 	if err != nil {
 		return control.Swept{}, err
 	}
 	if p.path == "/" {
 		return control.Swept{}, control.Failed("purge what is in it", "the top of a drive cannot be purged")
 	}
-	r, err := p.drive.Purge(ctx, p.path, func(done, total int64) { out.progress("purge", done, total) })
-	d.settle(ctx, p.name)
+	// Half of it would be a file that is gone from the folder and can be read in
+	// the history: whoever asked may leave, the purge goes on.
+	lasting, end := d.lasting(ctx)
+	defer end()
+	r, err := p.drive.Purge(lasting, p.path, func(done, total int64) { out.progress("purge", done, total) })
+	d.settle(lasting, p.name)
+	if err != nil && ctx.Err() != nil {
+		d.logger.Error("a purge that nobody waits for failed", "drive", p.name, "path", control.Show(p.path), "err", err)
+	}
 	var linked *fs.LinkedError
 	if errors.As(err, &linked) {
 		return control.Swept{}, control.Failed("nothing was purged", "%w", err)
@@ -114,7 +121,13 @@ func swept(r tiering.SweepResult, dry bool) control.Swept {
 
 // retain shows what is kept of a folder, or sets it.
 func (d *Daemon) retain(ctx context.Context, req control.RetainRequest) (control.Retained, error) {
-	p, err := d.find(ctx, req.Target)
+	var p place
+	var err error
+	if req.Set {
+		p, err = d.findPresent(ctx, req.Target, "retain")
+	} else {
+		p, err = d.find(ctx, req.Target)
+	}
 	if err != nil {
 		return control.Retained{}, err
 	}

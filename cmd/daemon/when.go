@@ -31,16 +31,15 @@ func (d *Daemon) find(ctx context.Context, t control.Target) (place, error) {
 	}
 	raw := t.Raw()
 	p.path, p.when = path.Clean("/"+raw), t.When
-	if t.Timed {
-		left, when, ok := splitWhen(raw, t.Now)
-		if ok {
-			if _, err := p.drive.Resolve(ctx, p.path); err == nil {
-				ok = false
-				giveHint(ctx, "%s is a file of that very name; %s@%s names the other one", control.Show(p.path), control.Show(left), normalWhen(when, t.Now))
-			}
-		}
-		if ok {
-			p.path, p.when = left, when
+	left, when, past, err := splitHistory(p.path, t.Now)
+	switch {
+	case err != nil:
+		return p, err
+	case past:
+		p.path, p.when = left, when
+	case t.Timed:
+		if err := p.readWhen(ctx, t); err != nil {
+			return p, err
 		}
 	}
 	if p.when == "" {
@@ -48,6 +47,56 @@ func (d *Daemon) find(ctx context.Context, t control.Target) (place, error) {
 	}
 	p.live = false
 	p.at, err = p.resolve(ctx, p.when, t.Now)
+	return p, err
+}
+
+// readWhen takes the WHEN off PATH@WHEN, unless that is the name of a file.
+func (p *place) readWhen(ctx context.Context, t control.Target) error {
+	left, when, ok := splitWhen(t.Raw(), t.Now)
+	if _, err := p.drive.Resolve(ctx, p.path); err == nil {
+		if ok {
+			giveHint(ctx, "%s is a file of that very name; %s@%s names the other one", control.Show(p.path), control.Show(left), normalWhen(when, t.Now))
+		}
+		return nil
+	}
+	if ok {
+		p.path, p.when = left, when
+		return nil
+	}
+	// In a checkout there may be a file of that very name.
+	if i := strings.LastIndexByte(p.path, '@'); i >= 0 && t.When == "" && !strings.Contains(p.path[i:], "/") {
+		return control.Usage(whenRule, "%s is no time, and there is no file %s", control.Show(p.path[i:]), control.Show(p.path))
+	}
+	return nil
+}
+
+// splitHistory reads a path through .history, which people have at hand when
+// they browse there: DIR/.history/WHEN/below is DIR/below at that time, and so
+// is DIR/.history/tags/TAG/below.
+func splitHistory(s string, now time.Time) (left, when string, ok bool, err error) {
+	dir, past, ok := strings.Cut(s+"/", "/"+fs.HistoryName+"/")
+	if !ok {
+		return s, "", false, nil
+	}
+	name, below, _ := strings.Cut(past, "/")
+	if name == "tags" {
+		name, below, _ = strings.Cut(below, "/")
+	}
+	if _, err := fs.ParseWhen(normalWhen(name, now), now); err != nil {
+		return s, "", false, control.Usage("PATH@WHEN names a path at a time, and so does .history/WHEN/PATH",
+			"%s is a view of the history, and no path in the drive", control.Show(s))
+	}
+	return path.Clean("/" + dir + "/" + below), name, true, nil
+}
+
+// findPresent finds the target of a verb that changes the present. A path in
+// the past is refused: nobody who looks at an old version means the new one.
+func (d *Daemon) findPresent(ctx context.Context, t control.Target, verb string) (place, error) {
+	p, err := d.find(ctx, t)
+	if err == nil && !p.live {
+		err = control.Failed("name the path in the mounted drive, or as "+p.name+":"+control.Show(p.path),
+			"%s changes the present, and this is %s at version %s", verb, control.Show(p.path), p.at)
+	}
 	return p, err
 }
 

@@ -154,6 +154,9 @@ func (a *app) home(create bool) (*home.Home, error) {
 		}
 		return nil, control.Failed(hint, "state folder %w", perm)
 	}
+	if err != nil && (create || !errors.Is(err, os.ErrNotExist)) { // a missing one is where nothing was made yet
+		return nil, control.Failed("set "+home.Variable+" to another folder", "%w", err)
+	}
 	return h, err
 }
 

@@ -21,6 +21,7 @@ in base64.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "since", Usage: "begin after `WHEN`; @0 is the beginning"},
 			boolFlag("follow", "wait for more", "f"),
+			boolFlag("json", "print JSON, which it does anyway"),
 		},
 		Action: a.changes,
 	}

@@ -118,10 +118,10 @@ func (a *app) unit() error {
 	return nil
 }
 
-// systemdQuote writes one word for a unit file: % starts a specifier there, $
-// a variable.
+// systemdQuote writes one word for a unit file, where % starts a specifier. A $
+// is itself, both in Environment= and in the path of a program.
 func systemdQuote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`).Replace(s) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(s) + `"`
 }
 
 // unitText is the unit. It must not set NoNewPrivileges or a private mount

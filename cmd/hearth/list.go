@@ -61,11 +61,11 @@ func driveRows(drives []control.DriveStatus) [][]string {
 		for i, m := range d.Mounts {
 			dirs[i] = control.Show(m)
 		}
-		id := d.ID
-		if len(id) > 12 {
-			id = id[:12]
+		id, version := "-", "-" // it cannot be opened; status says why
+		if d.ID != "" {
+			id, version = d.ID[:min(12, len(d.ID))], fmt.Sprintf("@%d", d.Version)
 		}
-		rows = append(rows, []string{d.Name, id, fmt.Sprintf("@%d", d.Version), size(d.Bytes), strings.Join(dirs, ", ")})
+		rows = append(rows, []string{d.Name, id, version, size(d.Bytes), strings.Join(dirs, ", ")})
 	}
 	return rows
 }

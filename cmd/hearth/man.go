@@ -56,6 +56,9 @@ func roffText(s string) string {
 		case !indented && verbatim:
 			b.WriteString(".fi\n.RE\n")
 			verbatim = false
+			if line == "" {
+				b.WriteString(".PP\n")
+			}
 		}
 		if line != "" {
 			b.WriteString(roff(strings.TrimPrefix(line, "  ")) + "\n")

@@ -49,6 +49,9 @@ func (a *app) purge(c *cli.Context) error {
 	}
 	s, err := client.Stream[struct{}, control.Swept](c.Context, d, control.Purge, t, nil, a.progress)
 	if err != nil {
+		if c.Context.Err() != nil {
+			a.hint("the purge was begun and goes on; `hearth purge` again waits for it")
+		}
 		return err
 	}
 	return a.swept(c, s)

@@ -35,6 +35,9 @@ func (a *app) restore(c *cli.Context) error {
 	defer d.Close()
 	req := control.RestoreRequest{Target: t, Exact: c.Bool("exact"), DryRun: c.Bool("dry-run")}
 	if c.IsSet("to") {
+		if c.String("to") == "" {
+			return control.Usage(helpHint(c), "--to names no place")
+		}
 		dest, err := a.target(c.Context, d, c.String("to"), false)
 		if err != nil {
 			return err
@@ -42,6 +45,10 @@ func (a *app) restore(c *cli.Context) error {
 		if dest.Drive != t.Drive {
 			return control.Failed("mount the old version with `hearth checkout` and copy from there",
 				"%s is in another drive", control.Show(c.String("to")))
+		}
+		if dest.When != "" {
+			return control.Failed("give a path in the mounted drive, or "+dest.Drive+":"+control.Show(dest.Raw()),
+				"%s is in an old version, which nothing can be added to", control.Show(c.String("to")))
 		}
 		req.To = &dest.Path
 	}

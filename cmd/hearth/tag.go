@@ -1,6 +1,8 @@
 package main
 
 import (
+	"unicode/utf8"
+
 	"github.com/urfave/cli/v2"
 
 	"hearth/cmd/client"
@@ -29,6 +31,9 @@ func (a *app) tag(c *cli.Context, route string) error {
 	args, err := arguments(c, 2, 2)
 	if err != nil {
 		return err
+	}
+	if !utf8.ValidString(args[1]) { // JSON would carry another name
+		return control.Usage("", "%s cannot be a tag: it is not UTF-8", control.Show(args[1]))
 	}
 	d, t, err := a.path(c.Context, args[0], route == control.Tag)
 	if err != nil {

@@ -58,22 +58,29 @@ func (a *app) verify(c *cli.Context) error {
 	}
 	if n := report.Damaged; n > 0 {
 		_ = a.flush()
-		return control.Damaged("what is undamaged stays readable; restore the rest from a copy", "%s in drive %s", count(n, "damaged place"), args[0])
+		hint := "what is undamaged stays readable; restore the rest from a copy"
+		if report.Versions == 0 {
+			hint = "it cannot be opened; restore it from a copy"
+		}
+		return control.Damaged(hint, "%s in drive %s", count(n, "damaged place"), args[0])
 	}
 	return nil
 }
 
 // damageLine says what is damaged and where; what is not known is left out.
 func damageLine(d control.DamageInfo) string {
-	line := "damaged:"
+	var where string
 	if p := d.Raw(); p != "" {
-		line += " " + control.Show(p)
+		where += " " + control.Show(p)
 	}
 	if d.At != "" {
-		line += " " + d.At
+		where += " " + d.At
 	}
 	if d.Block != "" {
-		line += " block " + d.Block
+		where += " block " + d.Block
 	}
-	return line + ": " + oneLine(d.Problem)
+	if where != "" {
+		where += ":"
+	}
+	return "damaged:" + where + " " + oneLine(d.Problem)
 }
