@@ -258,7 +258,7 @@ func (d *Drive) storeBlocks(blocks []*block) error {
 		return d.storeBlock(blocks[0])
 	}
 	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	g.SetLimit(runtime.NumCPU())
 	for _, b := range blocks {
 		g.Go(func() error { return d.storeBlock(b) })
 	}
