@@ -34,6 +34,7 @@ type docWalk struct {
 	known   uint64 // a version that has the inode
 	renamed bool   // its name may have changed since the state given last
 	newer   int64  // when the state given last was made; 0: none was
+	partly  bool   // versions may be kept without what it held in them
 }
 
 // walkDocument begins with the states of ino that began before a version, the
@@ -44,7 +45,51 @@ func (d *Drive) walkDocument(ctx context.Context, k *keptVersions, ino Ino, name
 	if err != nil {
 		return nil, err
 	}
+	if w.partly, err = d.hasPolicy(k.v, ino); err != nil {
+		return nil, err
+	}
 	return w, w.enter(t)
+}
+
+// hasPolicy reports whether the history of an inode may be kept shorter than
+// that of the drive: a version then outlives the contents it had there.
+func (d *Drive) hasPolicy(now *view, ino Ino) (bool, error) {
+	for depth := 0; ino != RootIno && ino != 0 && depth < maxDepth; depth++ {
+		if _, err := now.xattr(ino, RetainAttr); err == nil {
+			return true, nil
+		} else if !errors.Is(err, ErrNoAttr) {
+			return false, err
+		}
+		up := Ino(0)
+		several := false
+		if err := now.parents(ino, func(p Ino, _ string) bool { several = up != 0; up = p; return !several }); err != nil {
+			return false, err
+		}
+		if several {
+			return true, nil
+		}
+		ino = up
+	}
+	return false, nil
+}
+
+// readable reports whether the contents of a state are kept.
+func (w *docWalk) readable(ctx context.Context, s docState) (bool, error) {
+	snap, err := w.d.At(ctx, Version{w.d.writer, s.version})
+	if err != nil {
+		return false, err
+	}
+	n, err := snap.v.inode(s.ino)
+	if err != nil {
+		return false, err
+	}
+	kept, seen := true, 0
+	err = snap.v.extents(s.ino, 0, n.size, func(e extent) bool {
+		kept = e.ref.Writer != w.d.writer || w.d.own.Present(e.ref.Index)
+		seen++
+		return kept && seen < 1024 // a file of more is rarely kept by half
+	})
+	return kept, err
 }
 
 func (w *docWalk) enter(t tenure) (err error) {
@@ -59,8 +104,20 @@ func (w *docWalk) next(ctx context.Context) (s docState, found bool, err error) 
 		if err := ctx.Err(); err != nil {
 			return s, false, err
 		}
-		if s, found, err = w.step(ctx); found || err != nil {
+		if s, found, err = w.step(ctx); err != nil {
 			return s, found, err
+		}
+		if found && w.partly {
+			kept, err := w.readable(ctx, s)
+			if err != nil {
+				return s, false, err
+			}
+			if !kept {
+				continue
+			}
+		}
+		if found {
+			return s, true, nil
 		}
 		if err := w.back(ctx); err != nil {
 			return s, false, err
