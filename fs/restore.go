@@ -41,6 +41,7 @@ func (d *Drive) Restore(ctx context.Context, o RestoreOptions) (Result, error) {
 			}
 			return r.p, r.copyTree(ctx, ino, at)
 		}
+		r.top = ino
 		at, err := r.place(old.v, ino, o.Path)
 		if err != nil {
 			return nil, err
@@ -93,14 +94,17 @@ func (d *Drive) Undelete(ctx context.Context, pattern string, dryRun bool) (Resu
 // deletedMatches lists the deleted names of a directory that match a pattern.
 func (d *Drive) deletedMatches(ctx context.Context, now *Snapshot, pattern string) ([]string, error) {
 	dir, base := path.Split(pattern)
-	ino, err := now.Resolve(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
 	if _, err := path.Match(base, ""); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", base, ErrInvalid)
 	}
 	var out []string
+	ino, err := now.Resolve(ctx, dir)
+	if isNotExist(err) {
+		return d.deletedWith(ctx, dir, base)
+	}
+	if err != nil {
+		return nil, err
+	}
 	err = d.Deleted(ctx, ino, 0, func(e DeletedEntry) bool {
 		if ok, _ := path.Match(base, e.Name); ok {
 			out = append(out, path.Join(dir, e.Name))
@@ -109,6 +113,30 @@ func (d *Drive) deletedMatches(ctx context.Context, now *Snapshot, pattern strin
 	})
 	if err == nil && len(out) == 0 {
 		err = fmt.Errorf("nothing deleted matches %s: %w", pattern, ErrNotExist)
+	}
+	return out, err
+}
+
+// deletedWith lists the names that match a pattern in a directory that was
+// deleted itself.
+func (d *Drive) deletedWith(ctx context.Context, dir, base string) ([]string, error) {
+	v, ino, err := d.FindDeleted(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	old, err := d.At(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	err = old.ReadDir(ctx, ino, "", func(e DirEntry) bool {
+		if ok, _ := path.Match(base, e.Name); ok {
+			out = append(out, path.Join(dir, e.Name))
+		}
+		return true
+	})
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("nothing deleted matches %s: %w", path.Join(dir, base), ErrNotExist)
 	}
 	return out, err
 }
@@ -154,6 +182,7 @@ type restorer struct {
 	old, now *view
 	p        *patch
 	exact    bool
+	top      Ino         // the directory that becomes exactly what it was
 	next     uint64      // inode number for the next copy
 	made     map[Ino]Ino // copies: hard links stay links
 }
@@ -238,8 +267,17 @@ func (r *restorer) name(ctx context.Context, at nameOf, ino Ino) error {
 	case err == nil || isNotExist(err):
 		// The inode lives on under another name: that one stays, and this name
 		// gets a copy. Otherwise the inode itself comes back.
-		if _, err := r.now.inode(ino); err == nil {
+		if is, err := r.now.inode(ino); err == nil {
 			if _, ours := r.p.inodes[ino]; !ours {
+				if back, err := r.movesBack(ino, is); err != nil {
+					return err
+				} else if back {
+					if err := r.clear(ctx, at, present, n); err != nil {
+						return err
+					}
+					r.p.names[at] = ino
+					break
+				}
 				if err := r.clear(ctx, at, present, n); err != nil {
 					return err
 				}
@@ -277,10 +315,48 @@ func (r *restorer) same(ino Ino, was *inode) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if is.mode != was.mode || is.uid != was.uid || is.gid != was.gid || is.mtime != was.mtime && !is.isDir() || is.content != was.content {
+	if is.mode != was.mode || is.uid != was.uid || is.gid != was.gid || is.mtime != was.mtime && !is.isDir() {
 		return false, nil
 	}
+	if same, err := sameContent(r.old, r.now, ino, was, is); err != nil || !same {
+		return false, err
+	}
 	return sameRecords(r.old, r.now, ino, kindXattr)
+}
+
+// sameContent reports whether a file holds the same in two states. What undo or
+// restore brought back is the same as before, but was set anew.
+func sameContent(a, b *view, ino Ino, inA, inB *inode) (bool, error) {
+	if inA.content == inB.content {
+		return true, nil
+	}
+	if !inA.isRegular() || !inB.isRegular() || inA.size != inB.size {
+		return false, nil
+	}
+	return sameRecords(a, b, ino, kindExtent)
+}
+
+// movesBack reports whether a file that lives on under another name loses that
+// one, because that led elsewhere then: it is renamed, not copied.
+func (r *restorer) movesBack(ino Ino, is *inode) (bool, error) {
+	if !r.exact || is.isDir() {
+		return false, nil
+	}
+	names, err := r.now.names(ino)
+	if err != nil {
+		return false, err
+	}
+	for _, at := range names {
+		in, err := r.now.inside(at.parent, r.top)
+		if err != nil {
+			return false, err
+		}
+		was, err := r.old.lookupIno(at)
+		if err != nil || !in || was == ino {
+			return false, err
+		}
+	}
+	return len(names) > 0 && len(names) < maxNames, nil
 }
 
 // clear makes room at a name that leads to something else now: a directory in
