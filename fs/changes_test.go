@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -258,6 +259,42 @@ func TestParallelProgramsAreTwoChanges(t *testing.T) {
 	k.write(tar, "/src/c", "c")
 	k.cut(time.Minute)
 	k.wantChanges(ChangeQuery{}, "created /src (3 files)", "saved /letter", "created /letter")
+}
+
+// A change goes on while others begin and end: they are listed by their ends,
+// as many as are asked for, and undo takes the one on top, whole.
+func TestOverlappingChanges(t *testing.T) {
+	k := newDesk(t, Options{})
+	long, short, third := k.program(), k.program(), k.program()
+	k.mkdir(long, "/d")
+	k.write(long, "/d/a", "a")
+	k.cut(time.Second)
+	k.write(short, "/s", "s")
+	k.cut(time.Second)
+	k.write(long, "/d/b", "b")
+	k.cut(time.Second)
+	k.write(third, "/t", "t")
+	k.cut(time.Minute)
+	k.wantChanges(ChangeQuery{}, "created /t", "created /d (2 files)", "created /s")
+	k.wantChanges(ChangeQuery{Limit: 1}, "created /t")
+	k.wantChanges(ChangeQuery{Limit: 2}, "created /t", "created /d (2 files)")
+	for _, want := range []string{"created /t", "created /d (2 files)", "created /s"} {
+		r, err := k.Undo(ctx, UndoOptions{})
+		k.must(err)
+		if got := r.Change.What(); got != want {
+			t.Errorf("undid %q, want %q", got, want)
+		}
+	}
+	if _, err := k.Undo(ctx, UndoOptions{}); !errors.Is(err, ErrNothing) {
+		t.Errorf("one more: %v", err)
+	}
+	for _, want := range []string{"created /s", "created /d (2 files)", "created /t"} {
+		r, err := k.Redo(ctx, UndoOptions{})
+		k.must(err)
+		if got := r.Change.What(); got != want {
+			t.Errorf("redid %q, want %q", got, want)
+		}
+	}
 }
 
 func TestChangeQueries(t *testing.T) {

@@ -113,20 +113,13 @@ func (d *Drive) ReadDir(_ context.Context, dir Ino, after string, fn func(DirEnt
 	return d.viewOf(dir).entries(dir, after, fn)
 }
 
-// ReadDirPlus is ReadDir with each entry's attributes.
-func (d *Drive) ReadDirPlus(_ context.Context, dir Ino, after string, fn func(DirEntry, Attr) bool) error {
+// ReadDirPlus is ReadDir with each entry's attributes, but for those that known
+// (which may be nil) reports: they come with a zero Attr. Neither function may
+// call the drive or wait for who does.
+func (d *Drive) ReadDirPlus(_ context.Context, dir Ino, after string, known func(Ino) bool, fn func(DirEntry, Attr) bool) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	v := d.viewOf(dir)
-	var inner error
-	err := v.entries(dir, after, func(e DirEntry) bool {
-		var a Attr
-		if a, inner = d.attr(e.Ino); inner != nil {
-			return false
-		}
-		return fn(e, a)
-	})
-	return errors.Join(err, inner)
+	return d.viewOf(dir).entriesPlus(dir, after, known, d.attr, fn)
 }
 
 // Parent returns a directory's parent; the root is its own.

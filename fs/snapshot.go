@@ -3,7 +3,6 @@ package fs
 import (
 	"container/list"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -160,16 +159,8 @@ func (s *Snapshot) ReadDir(_ context.Context, dir Ino, after string, fn func(Dir
 }
 
 // ReadDirPlus is as Drive.ReadDirPlus.
-func (s *Snapshot) ReadDirPlus(_ context.Context, dir Ino, after string, fn func(DirEntry, Attr) bool) error {
-	var inner error
-	err := s.v.entries(dir, after, func(e DirEntry) bool {
-		var a Attr
-		if a, inner = s.attr(e.Ino); inner != nil {
-			return false
-		}
-		return fn(e, a)
-	})
-	return errors.Join(err, inner)
+func (s *Snapshot) ReadDirPlus(_ context.Context, dir Ino, after string, known func(Ino) bool, fn func(DirEntry, Attr) bool) error {
+	return s.v.entriesPlus(dir, after, known, s.attr, fn)
 }
 
 // Readlink returns a symbolic link's target.

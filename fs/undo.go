@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ type UndoOptions struct {
 // Result says what undo, redo, restore or undelete did, or would do.
 type Result struct {
 	Version Version // the version it made; zero after a dry run
-	Change  Change  // what was undone
+	Change  Change  // what was undone, or redone
 	Entries []DiffEntry
 }
 
@@ -68,7 +69,16 @@ func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick 
 			return nil, err
 		}
 		p.reason, p.undoes = reason, done.id
-		if res.Change, err = d.describe(ctx, done); err != nil {
+		told := done
+		if reason == ReasonRedo { // people redo what was undone, not the undoing
+			if told, err = d.changeByID(ctx, now, scope, done.undoes); errors.Is(err, ErrNothing) {
+				told, err = done, nil
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if res.Change, err = d.describe(ctx, told); err != nil {
 			return nil, err
 		}
 		before = now.v
@@ -134,27 +144,34 @@ func (t touch) add(seq uint64, w what) touch {
 	return t
 }
 
-// doneChanges calls fn for each change, newest first, that touched scope. A
-// change is complete when fn sees it.
+// doneChanges calls fn for each change that touched scope, in the order of their
+// last versions, newest first, until it returns false. A change is complete
+// when fn sees it.
 func (d *Drive) doneChanges(ctx context.Context, now *Snapshot, scope Ino, fn func(*doneChange) (bool, error)) error {
 	open := map[uint64]*doneChange{}
+	enough := false // fn has seen what it wanted; what is open is not complete
 	emit := func(below uint64) (bool, error) {
 		// Ids hold the version a change began in: below it nothing more comes.
+		// One that ended before another waits until that is complete, too.
 		var ready []*doneChange
+		var waiting uint64
 		for id, c := range open {
 			if id>>8 > below || below == 0 {
 				ready = append(ready, c)
-				delete(open, id)
+			} else {
+				waiting = max(waiting, c.last.seq)
 			}
 		}
 		slices.SortFunc(ready, func(a, b *doneChange) int {
-			if a.last.seq != b.last.seq {
-				return int(int64(b.last.seq) - int64(a.last.seq))
-			}
-			return int(int64(b.id) - int64(a.id))
+			return cmp.Or(cmp.Compare(b.last.seq, a.last.seq), cmp.Compare(b.id, a.id))
 		})
 		for _, c := range ready {
+			if c.last.seq < waiting {
+				break
+			}
+			delete(open, c.id)
 			if more, err := fn(c); err != nil || !more {
+				enough = true
 				return false, err
 			}
 		}
@@ -191,7 +208,7 @@ func (d *Drive) doneChanges(ctx context.Context, now *Snapshot, scope Ino, fn fu
 		}
 		return true, nil
 	})
-	if err != nil {
+	if err != nil || enough {
 		return err
 	}
 	_, err = emit(0)
@@ -356,6 +373,21 @@ func (d *Drive) lastUndone(ctx context.Context, now *Snapshot, scope Ino) (*done
 	})
 	if err == nil && found == nil {
 		err = fmt.Errorf("nothing to redo: %w", ErrNothing)
+	}
+	return found, err
+}
+
+// changeByID finds a change.
+func (d *Drive) changeByID(ctx context.Context, now *Snapshot, scope Ino, id uint64) (*doneChange, error) {
+	var found *doneChange
+	err := d.doneChanges(ctx, now, scope, func(c *doneChange) (bool, error) {
+		if c.id == id {
+			found = c
+		}
+		return found == nil, nil
+	})
+	if err == nil && found == nil {
+		err = fmt.Errorf("change %d: %w", id, ErrNothing)
 	}
 	return found, err
 }

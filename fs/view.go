@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
@@ -47,6 +48,22 @@ func (v *view) entries(dir Ino, after string, fn func(DirEntry) bool) error {
 		}
 	}
 	return it.err
+}
+
+// entriesPlus is entries with what attr tells of each inode that is not known
+// already (known may be nil).
+func (v *view) entriesPlus(dir Ino, after string, known func(Ino) bool, attr func(Ino) (Attr, error), fn func(DirEntry, Attr) bool) error {
+	var inner error
+	err := v.entries(dir, after, func(e DirEntry) bool {
+		var a Attr
+		if known == nil || !known(e.Ino) {
+			if a, inner = attr(e.Ino); inner != nil {
+				return false
+			}
+		}
+		return fn(e, a)
+	})
+	return errors.Join(err, inner)
 }
 
 func (v *view) dirEmpty(dir Ino) (bool, error) {

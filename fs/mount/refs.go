@@ -40,6 +40,18 @@ func (r *refs) add(s *server, node uint64) {
 	}
 }
 
+// known reports whether the kernel remembers an inode. It never waits, as it is
+// called under the drive's lock, which add asks for under its own: if it cannot
+// tell at once the answer is no.
+func (r *refs) known(ino fs.Ino) bool {
+	sh := r.shard(uint64(ino))
+	if !sh.mu.TryLock() {
+		return false
+	}
+	defer sh.mu.Unlock()
+	return sh.n[uint64(ino)] > 0
+}
+
 // drop takes back lookups.
 func (r *refs) drop(s *server, node, lookups uint64) {
 	if s.drive == nil {

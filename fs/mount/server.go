@@ -28,7 +28,7 @@ type source interface {
 	Getattr(ctx context.Context, ino fs.Ino) (fs.Attr, error)
 	Readlink(ctx context.Context, ino fs.Ino) (string, error)
 	ReadDir(ctx context.Context, dir fs.Ino, after string, fn func(fs.DirEntry) bool) error
-	ReadDirPlus(ctx context.Context, dir fs.Ino, after string, fn func(fs.DirEntry, fs.Attr) bool) error
+	ReadDirPlus(ctx context.Context, dir fs.Ino, after string, known func(fs.Ino) bool, fn func(fs.DirEntry, fs.Attr) bool) error
 	Getxattr(ctx context.Context, ino fs.Ino, name string) ([]byte, error)
 	Listxattr(ctx context.Context, ino fs.Ino) ([]string, error)
 }
