@@ -90,3 +90,29 @@ func TestHistoryDoesNotDependOnTheIndex(t *testing.T) {
 		compare()
 	})
 }
+
+// Upkeep right after a start notes what it will do beside an index that may
+// just be replaced, and the index is in use all the same.
+func TestUpkeepMeetsAnIndexThatIsReplaced(t *testing.T) {
+	k := newDesk(t, Options{})
+	k.write(k.program(), "/f", "one")
+	k.cut(time.Minute)
+	for range 20 {
+		k.shut()
+		k.must(os.WriteFile(filepath.Join(k.dir, "index", indexUpdating), nil, 0o600)) // as after a crash
+		k.reopen()
+		k.index.expect()
+		k.index.update(&indexUpdate{last: true})
+		if !k.index.await(ctx, k.Newest().Seq) {
+			t.Fatalf("the index is out of use: %v", k.index.broken)
+		}
+		k.index.mu.Lock()
+		for k.index.expecting && k.index.broken == nil {
+			k.index.wake.Wait()
+		}
+		k.index.mu.Unlock()
+		if k.index.broken != nil {
+			t.Fatal(k.index.broken)
+		}
+	}
+}

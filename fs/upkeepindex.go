@@ -1,8 +1,10 @@
 package fs
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/cockroachdb/pebble/v2"
@@ -16,6 +18,10 @@ import (
 // index that is found with it is rebuilt.
 
 const indexUpdating = "UPDATING"
+
+// indexOpening is how long upkeep waits for a database to open; on a full disk
+// it may never do.
+const indexOpening = 10 * time.Second
 
 // indexUpdate is what changes in the index besides new versions.
 type indexUpdate struct {
@@ -67,6 +73,13 @@ func (x *index) expect() {
 	}
 	x.expecting = true
 	x.mu.Unlock()
+	// A database that is being opened may be replaced, note and all.
+	select {
+	case <-x.opened:
+	case <-time.After(indexOpening):
+		x.fail(errors.New("the database is not open yet"))
+		return
+	}
 	err := x.d.store.FS().MkdirAll(x.dir)
 	if err == nil {
 		err = x.d.store.FS().WriteFile(filepath.Join(x.dir, indexUpdating), []byte{'1'})
