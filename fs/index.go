@@ -146,6 +146,11 @@ func (x *index) open() error {
 }
 
 func (x *index) openDB() (*pebble.DB, error) {
+	// Pebble would make it for everybody to read; it has no names, but sizes
+	// and times.
+	if err := os.MkdirAll(x.dir, 0o700); err != nil {
+		return nil, err
+	}
 	cache := pebble.NewCache(8 << 20)
 	defer cache.Unref()
 	o := &pebble.Options{
