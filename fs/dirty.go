@@ -14,7 +14,7 @@ const (
 	// Both while a program asks for durability again and again: its commits
 	// have to seal and sync what others write.
 	maxHurried = 1 << 20
-	lowHurried = 256 << 10
+	lowHurried = 512 << 10
 )
 
 // run is a stretch of file contents that is not sealed yet.

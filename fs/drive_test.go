@@ -320,3 +320,40 @@ func TestRewriteIsDeduplicated(t *testing.T) {
 		t.Fatal("contents differ")
 	}
 }
+
+// Pieces without a content boundary in them, each of which may go on, do not
+// keep writers waiting for ever: no commit seals what has no name.
+func TestManyOpenEnds(t *testing.T) {
+	for _, unlinked := range []bool{false, true} {
+		td := newTestDrive(t, Options{Delay: time.Hour})
+		f, _, err := td.Create(ctx, me, RootIno, "f", 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if unlinked {
+			if err := td.Unlink(ctx, me, RootIno, "f"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		piece := make([]byte, 64<<10)
+		done := make(chan error, 1)
+		go func() {
+			for i := range 4 * maxDirty / len(piece) {
+				if _, err := f.WriteAt(ctx, piece, int64(2*i*len(piece))); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("a writer waits for ever")
+		}
+		f.Close()
+	}
+}

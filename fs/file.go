@@ -527,7 +527,8 @@ func (d *Drive) sealFile(ino Ino) error {
 	f.elem = nil
 	base, target := d.live(), d.open
 	d.mu.Unlock()
-	return d.sealRuns(batch, base, target, true)
+	_, err := d.sealRuns(batch, base, target, true)
+	return err
 }
 
 // readWhole reads the first n bytes of a data block.

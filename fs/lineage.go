@@ -21,10 +21,12 @@ type nameOf struct {
 // handover is what a session remembers of names within one change.
 type handover struct {
 	change   uint64
-	born     map[Ino]struct{}  // inodes it made
-	released map[nameOf]Ino    // names it took from an inode
-	awaits   map[Ino]successor // inodes that still have another name, and who has the old one
-	passed   map[Ino]struct{}  // inodes whose documents went on in others
+	born     map[Ino]struct{}    // inodes it made
+	released map[nameOf]Ino      // names it took from an inode
+	awaits   map[Ino]successor   // inodes that still have another name, and who has the old one
+	passed   map[Ino]struct{}    // inodes whose documents went on in others
+	loose    map[Ino]struct{}    // inodes it made that continue no document
+	saves    map[nameOf]struct{} // names under which a document went on in a new inode
 }
 
 type successor struct {
@@ -39,7 +41,8 @@ const handoverLimit = 1024
 func (s *session) names() *handover {
 	h := &s.handover
 	if h.change != s.id || len(h.born)+len(h.released)+len(h.awaits)+len(h.passed) > handoverLimit {
-		*h = handover{change: s.id, born: map[Ino]struct{}{}, released: map[nameOf]Ino{}, awaits: map[Ino]successor{}, passed: map[Ino]struct{}{}}
+		*h = handover{change: s.id, born: map[Ino]struct{}{}, released: map[nameOf]Ino{}, awaits: map[Ino]successor{}, passed: map[Ino]struct{}{},
+			loose: map[Ino]struct{}{}, saves: map[nameOf]struct{}{}}
 	}
 	return h
 }
@@ -69,7 +72,18 @@ func backupBases(name string) []string {
 }
 
 // born notes that s made ino. Under mu, after the change was noted.
-func (d *Drive) born(s *session, ino Ino) { s.names().born[ino] = struct{}{} }
+func (d *Drive) born(s *session, ino Ino) {
+	h := s.names()
+	h.born[ino], h.loose[ino] = struct{}{}, struct{}{}
+}
+
+// hasSaved reports whether all that s made in its present change is a document
+// saved under a new inode, and done: what an editor does each time somebody
+// presses save. Under mu.
+func (s *session) hasSaved() bool {
+	h := &s.handover
+	return h.change == s.id && len(h.saves) == 1 && len(h.loose) == 0
+}
 
 // released notes that s took a name from ino; the name may pass to another.
 // Under mu.
@@ -124,6 +138,9 @@ func (d *Drive) ended(ino Ino, base string) (bool, error) {
 // Under mu.
 func (d *Drive) gone(s *session, ino Ino) error {
 	h := s.names()
+	if _, ok := h.loose[ino]; ok && (d.orphans[ino] != nil || d.nameless(ino)) {
+		delete(h.loose, ino)
+	}
 	next, ok := h.awaits[ino]
 	if !ok {
 		return nil
@@ -134,6 +151,12 @@ func (d *Drive) gone(s *session, ino Ino) error {
 	}
 	delete(h.awaits, ino)
 	return d.succeed(s, next.ino, ino, next.nameOf)
+}
+
+// nameless reports whether an inode is gone. Under mu.
+func (d *Drive) nameless(ino Ino) bool {
+	_, err := d.live().inode(ino)
+	return isNotExist(err)
 }
 
 // succeed stores the edge: ino continues the document that from was, as far
@@ -154,7 +177,9 @@ func (d *Drive) succeed(s *session, ino, from Ino, at nameOf) error {
 	if !n.isRegular() || n.from != 0 {
 		return nil
 	}
-	s.names().passed[from] = struct{}{}
+	h := s.names()
+	h.passed[from], h.saves[at] = struct{}{}, struct{}{}
+	delete(h.loose, ino)
 	// The document was last seen under the old inode in the version before
 	// this one. If no version has it, the edge leads to where that one came from.
 	below := &view{[]*layer{d.buffer}, d.base}

@@ -58,3 +58,29 @@ func TestQuickSavesAreVersions(t *testing.T) {
 		}
 	}
 }
+
+// A person who saves again and again has made as many changes, also where the
+// editor writes a new file each time.
+func TestSavesOfOneEditorAreChanges(t *testing.T) {
+	for name, save := range editors {
+		t.Run(name, func(t *testing.T) {
+			k := newDesk(t, Options{})
+			k.write(k.program(), "/report.txt", "one")
+			k.cut(time.Minute)
+			c := k.program()
+			verb := "saved"
+			if name == "in place" {
+				verb = "edited"
+			}
+			want := []string{"created /report.txt"}
+			for _, text := range []string{"two", "three!", "four"} {
+				save(k, c, "/report.txt", text)
+				k.cut(500 * time.Millisecond)
+				want = append([]string{verb + " /report.txt"}, want...)
+			}
+			k.wantVersions("/report.txt", "four", "three!", "two", "one")
+			k.wantChanges(ChangeQuery{Path: "/report.txt"}, want...)
+			k.wantChanges(ChangeQuery{}, want...)
+		})
+	}
+}

@@ -63,6 +63,13 @@ func (d *Drive) apply(ctx context.Context, p *patch, base uint64) (stale bool, v
 	if err := d.begin(); err != nil {
 		return false, Version{}, err
 	}
+	// What programs wrote into an unlinked file goes when it gets its old
+	// contents back, and none of that must be on its way meanwhile.
+	for ino := range p.inodes {
+		if d.orphans[ino] != nil {
+			d.settle(ino)
+		}
+	}
 	if d.mutations != base || len(d.work.changes) > 0 || p.firstIno != 0 && p.firstIno != d.nextIno {
 		d.mu.Unlock()
 		return true, Version{}, nil
@@ -257,7 +264,10 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 		if own := uint64(ino) & (1<<48 - 1); ino>>48 == Ino(d.writer) && own >= d.nextIno {
 			d.nextIno = own + 1 // a copy: the patch numbered it
 		}
-		delete(d.orphans, ino) // who has it open sees it live on
+		if d.orphans[ino] != nil { // who has it open sees it live on
+			delete(d.orphans, ino)
+			d.dropDirty(ino)
+		}
 		rec := *src
 		if rec.isDir() {
 			rec.nlink = 2 // its subdirectories come by name

@@ -130,7 +130,8 @@ func (d *Drive) freeze() (*frozenWork, error) {
 	batch := d.detach(maxDirty*2, true)
 	base := &view{[]*layer{fz.layer, d.buffer}, d.base}
 	d.mu.Unlock()
-	return fz, d.sealRuns(batch, base, fz.layer, true)
+	_, err := d.sealRuns(batch, base, fz.layer, true)
+	return fz, err
 }
 
 // built is a version ready to be appended.

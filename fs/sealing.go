@@ -193,13 +193,14 @@ func (c *cutter) rest() [][]byte {
 
 // sealRuns seals detached runs, appends the blocks and places their extents in
 // target, whose state is base. What could not be stored goes back to its file,
-// and unless final, the ends of runs that may go on. Under sealMu.
-func (d *Drive) sealRuns(batch []detached, base *view, target *layer, final bool) error {
+// and unless final, the ends of runs that may go on. It returns how many bytes
+// are sealed now. Under sealMu.
+func (d *Drive) sealRuns(batch []detached, base *view, target *layer, final bool) (sealed int64, err error) {
 	if len(batch) == 0 {
-		return nil
+		return 0, nil
 	}
 	blocks, tails := d.plan(batch, final)
-	err := d.storeBlocks(blocks)
+	err = d.storeBlocks(blocks)
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -219,7 +220,6 @@ func (d *Drive) sealRuns(batch []detached, base *view, target *layer, final bool
 	if err != nil {
 		tails = batch
 	}
-	var sealed int64
 	for _, it := range batch {
 		sealed += int64(len(it.run.data))
 	}
@@ -240,7 +240,7 @@ func (d *Drive) sealRuns(batch []detached, base *view, target *layer, final bool
 	}
 	d.dirtyBytes -= sealed
 	d.changed.Broadcast()
-	return noSpace(err)
+	return sealed, noSpace(err)
 }
 
 // enlist puts a file among those with unsealed contents. Under mu.
@@ -377,8 +377,14 @@ func (d *Drive) sealer() {
 			return
 		case <-d.sealKick:
 		}
+		// When a step leaves nothing but ends of runs, many of them perhaps, the
+		// next one takes them as they are: writers may wait for room, and no
+		// commit seals what is written to files without a name.
+		progress := true
 		for d.stopped.Err() == nil {
-			more, err := d.sealSome()
+			var more bool
+			var err error
+			progress, more, err = d.sealSome(!progress)
 			if err != nil {
 				if !errors.Is(err, ErrNoSpace) {
 					d.logger.Error("sealing contents", "drive", d.store.ID(), "error", err)
@@ -396,14 +402,15 @@ func (d *Drive) sealer() {
 	}
 }
 
-// sealSome seals one step; more says that there is still more than lowDirty.
-func (d *Drive) sealSome() (more bool, err error) {
+// sealSome seals one step; more says that there is still more than lowDirty. With
+// whole, the ends of runs are not left for what may be written behind them.
+func (d *Drive) sealSome(whole bool) (progress, more bool, err error) {
 	d.sealMu.Lock()
 	defer d.sealMu.Unlock()
 	d.mu.Lock()
 	if d.dirtyBytes <= d.lowDirty() {
 		d.mu.Unlock()
-		return false, nil
+		return false, false, nil
 	}
 	batch := d.detach(sealStep, false)
 	// Only a freeze or a thaw replaces the open layer, and both hold sealMu. A
@@ -411,8 +418,8 @@ func (d *Drive) sealSome() (more bool, err error) {
 	// state without changing it.
 	base, target := d.live(), d.open
 	d.mu.Unlock()
-	err = d.sealRuns(batch, base, target, false)
+	sealed, err := d.sealRuns(batch, base, target, whole)
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.dirtyBytes > d.lowDirty(), err
+	return sealed > 0, len(batch) > 0 && d.dirtyBytes > d.lowDirty(), err
 }

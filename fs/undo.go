@@ -496,8 +496,12 @@ func (d *Drive) inverseInode(ctx context.Context, past *pastStates, now *Snapsho
 		if err != nil {
 			return err
 		}
-		if is.isRegular() && is.content != made.content && !force {
-			conflict(ino, "")
+		if is.isRegular() && !force {
+			if same, err := sameContent(post.v, now.v, ino, made, is); err != nil {
+				return err
+			} else if !same {
+				conflict(ino, "")
+			}
 		}
 		return nil
 	}
@@ -520,9 +524,12 @@ func (d *Drive) inverseInode(ctx context.Context, past *pastStates, now *Snapsho
 	}
 	var parts part
 	if t.what&didWrite != 0 && is.isRegular() && was.content != present.content {
-		if present.content == is.content || force {
+		switch same, err := sameContent(post.v, now.v, ino, is, present); {
+		case err != nil:
+			return err
+		case same || force:
 			parts |= partContent
-		} else {
+		default:
 			conflict(ino, "")
 		}
 	}

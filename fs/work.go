@@ -147,7 +147,11 @@ func newWork() *work {
 // after a pause. Under Drive.mu.
 func (d *Drive) actor(s *session) int {
 	now := d.clock()
-	if s.id == 0 || now.Sub(s.last) > changePause || now.Sub(s.started) > changeLength {
+	pause := changePause
+	if s.hasSaved() {
+		pause = savePause // what comes is the next save
+	}
+	if s.id == 0 || now.Sub(s.last) > pause || now.Sub(s.started) > changeLength {
 		d.newChange(s, now)
 	}
 	s.last = now

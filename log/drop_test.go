@@ -209,3 +209,58 @@ func TestPunch(t *testing.T) {
 	}
 	mustClose(t, l)
 }
+
+// On a full disk there is no room for the new file of a segment: what was
+// dropped is overwritten where it stands.
+func TestEraseOnFullDisk(t *testing.T) {
+	l, d := tinyLog(t)
+	gone, kept := make(map[uint64][]byte), make(map[uint64][]byte)
+	set := roaring64.New()
+	for i := range 60 {
+		b := randomBlock(100 + i*700)
+		index, err := l.Append(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 {
+			gone[index] = b
+			set.Add(index)
+		} else {
+			kept[index] = b
+		}
+		if i%20 == 19 {
+			mustCommit(t, l, "c")
+		}
+	}
+	ctx := context.Background()
+	if err := l.Drop(ctx, set); err != nil {
+		t.Fatal(err)
+	}
+	d.SetCapacity(d.Used() + 8<<10)
+	if _, err := l.Erase(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		for index, b := range kept {
+			if got, err := l.ReadStored(nil, index); err != nil || !bytes.Equal(got, b) {
+				t.Fatalf("block %d: %v", index, err)
+			}
+		}
+		for index, b := range gone {
+			if _, err := l.ReadStored(nil, index); !errors.Is(err, ErrDropped) {
+				t.Fatalf("block %d: %v", index, err)
+			}
+			for _, part := range [][]byte{b[:50], b[len(b)-50:]} {
+				if file := rawContains(t, d, part); file != "" {
+					t.Fatalf("block %d is still in %s", index, file)
+				}
+			}
+		}
+	}
+	check()
+	mustClose(t, l)
+	l = mustOpen(t, tinyOptions(d))
+	check()
+	mustClose(t, l)
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"syscall"
 )
 
 const (
@@ -160,8 +161,18 @@ func (l *Log) reclaimSegment(ctx context.Context, u segmentUse, erase bool) (fre
 	waste := before - u.live
 	switch {
 	case erase || waste > before/2 && waste > pageSize:
-		err = l.rewriteSegment(ctx, u)
-		copied = u.live + 1
+		// A segment may be as large as what is free, or larger.
+		err = syscall.ENOSPC
+		if free, _, errFree := l.disk.Free(l.dir); errFree != nil || free+l.limits.reserve > u.live {
+			err = l.rewriteSegment(ctx, u)
+			copied = u.live + 1
+		}
+		switch {
+		case isFull(err) && erase:
+			err = l.wipeSegment(ctx, u)
+		case isFull(err) && u.long > 0:
+			err = l.punchSegment(ctx, u)
+		}
 	case u.long > 0 && l.punched[u.num] != u.dead && waste > u.dead-u.long/2:
 		if err = l.punchSegment(ctx, u); err == nil {
 			l.punched[u.num] = u.dead
@@ -227,6 +238,51 @@ func (l *Log) punchSegment(ctx context.Context, u segmentUse) error {
 		}
 	}
 	return flush()
+}
+
+// wipeSegment overwrites the dead frames of a segment with zeros, but for their
+// headers: it needs no space where rewriting would.
+func (l *Log) wipeSegment(ctx context.Context, u segmentUse) error {
+	seg, err := l.segs.get(u.num)
+	if err != nil {
+		return err
+	}
+	defer l.segs.put(seg)
+	var zeros []byte
+	for index := u.first; index < u.first+u.count; index++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		l.mu.RLock()
+		loc, dead := l.locs.get(index), l.dropped.Contains(index)
+		l.mu.RUnlock()
+		if !dead || !loc.isBlock() {
+			continue
+		}
+		from := loc.offset() + frameHeader
+		to := from + int64(loc.length())
+		in, out := (from+pageSize-1)&^(pageSize-1), to&^(pageSize-1)
+		if out > in {
+			if err := seg.file.PunchHole(in, out-in); err != nil {
+				return err
+			}
+		} else {
+			in, out = to, to
+		}
+		for _, edge := range [][2]int64{{from, in}, {out, to}} {
+			n := int(edge[1] - edge[0])
+			if n == 0 {
+				continue
+			}
+			if len(zeros) < n {
+				zeros = make([]byte, max(n, 2*pageSize))
+			}
+			if _, err := seg.file.WriteAt(zeros[:n], edge[0]); err != nil {
+				return err
+			}
+		}
+	}
+	return seg.file.Datasync()
 }
 
 // rollTail begins a new segment if much of the tail is dead, so that it can
