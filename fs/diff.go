@@ -86,7 +86,17 @@ func (x *effects) record(key, old, new []byte) error {
 		if err := errors.Join(err, err2); err != nil {
 			return fmt.Errorf("inode %d: %w", ino, err)
 		}
-		e.content = e.old != nil && e.new != nil && e.new.isRegular() && e.old.content != e.new.content
+		if e.old == nil || e.new == nil || !e.new.isRegular() {
+			return nil
+		}
+		// What was deleted and brought back counts as set anew.
+		same := false
+		if e.new.content != foreseen || e.old.content == foreseen {
+			if same, err = sameContent(x.a.v, x.b.v, ino, e.old, e.new); err != nil {
+				return err
+			}
+		}
+		e.content = !same
 	case kindXattr:
 		x.of(ino).xattr = true
 	case kindParent:

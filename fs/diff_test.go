@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -302,5 +303,27 @@ func TestForesee(t *testing.T) {
 	k.must(err)
 	if len(got.Entries) != 4 || !slices.Equal(want.Entries, got.Entries) {
 		t.Errorf("foretold %+v\ngot %+v", want.Entries, got.Entries)
+	}
+}
+
+// What was deleted and brought back is what it was.
+func TestBroughtBackIsNotChanged(t *testing.T) {
+	k := newDesk(t, Options{})
+	k.write(k.program(), "/f", "one")
+	k.mkdir(k.program(), "/d")
+	k.write(k.program(), "/d/g", "two")
+	before := k.cut(time.Minute)
+	c := k.program()
+	k.rm(c, "/f")
+	k.rm(c, "/d/g")
+	k.cut(time.Minute)
+	_, err := k.Undo(ctx, UndoOptions{})
+	k.must(err)
+	if got := k.diff("/", before, k.Newest()); len(got) > 0 {
+		t.Errorf("%q", got)
+	}
+	k.write(k.program(), "/f", "1ne")
+	if got, want := k.diff("/", before, k.cut(time.Minute)), "changed /f"; len(got) != 1 || !strings.HasPrefix(got[0], want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
