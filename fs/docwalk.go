@@ -85,7 +85,7 @@ func (w *docWalk) readable(ctx context.Context, s docState) (bool, error) {
 	}
 	kept, seen := true, 0
 	err = snap.v.extents(s.ino, 0, n.size, func(e extent) bool {
-		kept = e.ref.Writer != w.d.writer || w.d.own.Present(e.ref.Index)
+		kept = w.d.present(e.ref)
 		seen++
 		return kept && seen < 1024 // a file of more is rarely kept by half
 	})

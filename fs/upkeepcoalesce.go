@@ -137,7 +137,7 @@ func (c *coalescing) end() error {
 		return nil
 	}
 	for _, e := range run {
-		if e.ref.Writer == c.d.writer && !c.d.own.Present(e.ref.Index) {
+		if !c.d.present(e.ref) {
 			return nil // damage, or its blocks are elsewhere: not ours to judge
 		}
 	}
@@ -155,6 +155,13 @@ func (c *coalescing) end() error {
 		return c.place()
 	}
 	return nil
+}
+
+// present reports whether the bytes of a block are here: the log of another
+// writer may not be.
+func (d *Drive) present(ref log.Ref) bool {
+	l, err := d.store.Log(ref.Writer)
+	return err == nil && l.Present(ref.Index)
 }
 
 // place puts the new extents in the place of the old ones, where these still
