@@ -146,6 +146,10 @@ func Open(ctx context.Context, o Options) (*Drive, error) {
 	d.buffer = layerOf(head.buffer)
 	d.openSeq = head.seq + 1
 	d.nextIno, d.inodes, d.bytes = head.nextIno, head.inodes, head.bytes
+	if err := d.spill.clear(); err != nil {
+		// No reason to keep people from their files.
+		d.logger.Warn("space of deleted files", "drive", d.store.ID(), "error", err)
+	}
 	if err := d.start(o); err != nil {
 		return nil, err
 	}

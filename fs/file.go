@@ -332,7 +332,9 @@ func (d *Drive) lowDirty() int64 {
 func (d *Drive) waitRoom(ctx context.Context, n int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for d.dirtyBytes+int64(n) > d.maxDirty() && d.dirtyBytes > 0 {
+	// Up to lowDirty nobody seals behind the writers: whoever waited for that
+	// would wait for a commit, and none takes what has no name.
+	for d.dirtyBytes+int64(n) > d.maxDirty() && d.dirtyBytes > d.lowDirty() {
 		if err := d.usable(); err != nil {
 			return err
 		}

@@ -216,16 +216,25 @@ func newSpill(s *log.Store) *spill {
 	return &spill{disk: s.FS(), path: filepath.Join(s.Dir(), "spill")}
 }
 
+// clear removes what a killed process left: nobody can use it any more, and
+// what was deleted must not stay on the disk.
+func (s *spill) clear() error {
+	if err := s.disk.Remove(s.path); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return fmt.Errorf("data of files without a name: %w", err)
+	}
+	return nil
+}
+
 func (s *spill) append(stored []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file == nil {
-		// A killed process may have left one.
-		err := s.disk.Remove(s.path)
-		if err == nil || errors.Is(err, iofs.ErrNotExist) {
-			s.file, err = s.disk.Create(s.path)
+		// That could not be removed when the drive was opened.
+		if err := s.clear(); err != nil {
+			return 0, err
 		}
-		if err != nil {
+		var err error
+		if s.file, err = s.disk.Create(s.path); err != nil {
 			return 0, fmt.Errorf("data of files without a name: %w", err)
 		}
 		s.size, s.blocks = 0, nil

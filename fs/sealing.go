@@ -409,6 +409,7 @@ func (d *Drive) sealSome(whole bool) (progress, more bool, err error) {
 	defer d.sealMu.Unlock()
 	d.mu.Lock()
 	if d.dirtyBytes <= d.lowDirty() {
+		d.changed.Broadcast() // the bounds may be wider than when somebody began to wait
 		d.mu.Unlock()
 		return false, false, nil
 	}
