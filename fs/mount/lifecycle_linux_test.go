@@ -164,6 +164,7 @@ func TestStaleMount(t *testing.T) {
 	waitFor(t, "death", func() bool { return dead(dir) })
 	m, err := New(context.Background(), newTestDrive(t), dir, Options{})
 	must(t, err)
+	noPolling(dir)
 	must(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o644))
 	must(t, m.Unmount(Clean))
 	if _, ok, err := mountedAt(dir); ok || err != nil {

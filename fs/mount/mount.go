@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -107,9 +106,7 @@ func New(ctx context.Context, drive *fs.Drive, dir string, o Options) (*Mount, e
 		s.shutdown()
 		o.Logger.Info("unmounted", "dir", path)
 	}()
-	// This opens a file that go-fuse makes up, so that the kernel learns that
-	// there is no polling. A root directory that one may not enter is usable.
-	if err := kernel.WaitMount(); err != nil && !errors.Is(err, syscall.EACCES) {
+	if err := awaitMount(kernel); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount at %s: %w", dir, err), m.Unmount(Force))
 	}
 	tune(path)

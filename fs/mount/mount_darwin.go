@@ -36,6 +36,15 @@ func renameFlags(flags uint32) uint32 {
 // killsSetgid: macOS has other ACLs.
 func killsSetgid(*fuse.SetXAttrIn) bool { return false }
 
+// awaitMount returns when a mount is usable; macFUSE makes it in the background.
+// A root directory that one may not enter is.
+func awaitMount(kernel *fuse.Server) error {
+	if err := kernel.WaitMount(); err != nil && !errors.Is(err, syscall.EACCES) {
+		return err
+	}
+	return nil
+}
+
 func platformOptions(f *fuse.MountOptions, readOnly bool) {
 	if readOnly {
 		f.Options = append(f.Options, "ro")

@@ -55,6 +55,13 @@ func platformOptions(f *fuse.MountOptions, readOnly bool) {
 	}
 }
 
+// awaitMount returns when a mount is usable: as soon as there is one. What
+// go-fuse's WaitMount does beside is for programs that use the mount they
+// serve: it opens a file in it. A process that is killed in that moment waits
+// for its own answer for ever, in the kernel, and is never quite gone: it keeps
+// the lock of its home, and no other daemon can start.
+func awaitMount(*fuse.Server) error { return nil }
+
 // mountError says more clearly why a mount failed.
 func mountError(err error) error {
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
