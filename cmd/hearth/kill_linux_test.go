@@ -208,16 +208,12 @@ func (v *victim) spawn() <-chan error {
 // kill kills the daemon and returns when it is gone.
 func (v *victim) kill() {
 	v.killed.Store(true)
-	if v.child != nil {
-		_ = v.child.Process.Kill()
-		_ = v.child.Wait() // says that it was killed
-		v.child = nil
-		return
-	}
-	if !v.home.Locked() {
-		return
-	}
 	pid := v.home.LockedBy()
+	if v.child != nil {
+		pid = v.child.Process.Pid
+	} else if !v.home.Locked() {
+		return
+	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		v.t.Errorf("the daemon, process %d: %v", pid, err)
@@ -227,14 +223,29 @@ func (v *victim) kill() {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		v.t.Errorf("kill the daemon, process %d: %v", pid, err)
 	}
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Minute/time.Millisecond))
-		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
-			return
-		}
-		if n == 0 && err == nil {
-			v.t.Errorf("the daemon, process %d, does not die", pid)
-			return
+	if !gone(fd, 20*time.Second) {
+		v.t.Errorf("the daemon, process %d, does not die", pid)
+		// It may wait for itself: that ends with the connection. Linux says
+		// EBUSY, and cuts it.
+		_ = unix.Unmount(v.mnt, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
+		gone(fd, time.Minute)
+	}
+	if v.child != nil {
+		_ = v.child.Wait() // says that it was killed
+		v.child = nil
+	}
+}
+
+// gone waits until a process has ended.
+func gone(pidfd int, patience time.Duration) bool {
+	for until := time.Now().Add(patience); ; {
+		left := max(0, time.Until(until).Milliseconds())
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left))
+		switch {
+		case n > 0:
+			return true
+		case left == 0, err != nil && !errors.Is(err, unix.EINTR):
+			return false
 		}
 	}
 }

@@ -366,9 +366,11 @@ func (w *worker) step() error {
 		return w.do("mkdir "+full, mkdir, &state{root: next})
 	case op < 8:
 		return w.open(next, dir, full, name)
-	case op < 18 && len(w.handles) > 0 && w.copied < maxCopied:
+	case op < 20 && (len(w.handles) == 0 || w.copied >= maxCopied):
+		return nil
+	case op < 18:
 		return w.write(next, w.handles[r.IntN(len(w.handles))])
-	case op < 20 && len(w.handles) > 0 && w.copied < maxCopied:
+	case op < 20:
 		h := w.handles[r.IntN(len(w.handles))]
 		size := r.IntN(20_000)
 		if n := next.find(h.id); n != nil {
