@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -49,6 +50,7 @@ type index struct {
 	closing   bool
 	opened    chan struct{} // closed once the database is open, or cannot be
 	done      chan struct{}
+	gaveUp    atomic.Bool // Pebble has met what it cannot go on from
 
 	dbMu sync.RWMutex
 	db   *pebble.DB
@@ -80,7 +82,8 @@ func openIndex(d *Drive) *index {
 }
 
 // quiet passes Pebble's errors on, and keeps it from ending the process: its
-// Fatalf must not return, so it ends the goroutine it is called on.
+// Fatalf must not return, so it ends the goroutine it is called on. What that
+// goroutine held is held for ever, so such a database is never closed.
 type quiet struct{ x *index }
 
 func (q quiet) Infof(string, ...any) {}
@@ -88,6 +91,7 @@ func (q quiet) Errorf(format string, args ...any) {
 	q.x.logger.Warn("index", "drive", q.x.d.store.ID(), "error", fmt.Sprintf(format, args...))
 }
 func (q quiet) Fatalf(format string, args ...any) {
+	q.x.gaveUp.Store(true)
 	q.x.fail(fmt.Errorf(format, args...))
 	runtime.Goexit()
 }
@@ -156,7 +160,11 @@ func (x *index) openDB() (*pebble.DB, error) {
 	o := &pebble.Options{
 		Cache: cache, Logger: quiet{x}, DisableWAL: true, MemTableSize: 4 << 20,
 		MaxOpenFiles: 128, FormatMajorVersion: pebble.FormatNewest,
-		EventListener: &pebble.EventListener{BackgroundError: func(err error) { x.fail(err) }},
+		EventListener: &pebble.EventListener{
+			BackgroundError: x.fail,
+			// Without it Pebble calls Fatalf, in the middle of a compaction.
+			DataCorruption: func(info pebble.DataCorruptionInfo) { x.fail(info.Details) },
+		},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -218,7 +226,9 @@ func (x *index) run() {
 		if err := db.Flush(); err != nil {
 			x.fail(err)
 		}
-		if err := db.Close(); err != nil {
+	}
+	if db != nil && !x.gaveUp.Load() {
+		if err := db.Close(); err != nil && broken == nil {
 			x.logger.Warn("closing the index", "drive", x.d.store.ID(), "error", err)
 		}
 	}
