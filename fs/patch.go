@@ -119,7 +119,9 @@ func (d *Drive) applyLocked(s *session, p *patch) (*told, error) {
 	recount := map[Ino]struct{}{} // files whose names changed
 	subdirs := map[Ino]int{}      // directories by how many subdirectories came
 	touched := map[Ino]struct{}{} // directories whose entries changed
-	fresh := map[Ino]struct{}{}   // inodes that were not there
+	fresh := map[Ino]*inode{}     // inodes that were not there
+	links := map[Ino]uint32{}     // how many names those get
+	d.work.grow(len(p.inodes) + len(p.names))
 
 	inodes := make([]Ino, 0, len(p.inodes))
 	for ino := range p.inodes {
@@ -158,15 +160,18 @@ func (d *Drive) applyLocked(s *session, p *patch) (*told, error) {
 			d.note(s, change{what: didUnlink, ino: old.ino, parent: at.parent, name: at.name})
 		}
 		if want != 0 {
-			n, err := v.inode(want)
-			if err != nil {
+			n := fresh[want]
+			if n != nil {
+				links[want]++
+			} else if n, err = v.inode(want); err != nil {
 				return nil, fmt.Errorf("%s: %w", at.name, err)
+			} else {
+				recount[want] = struct{}{}
 			}
 			d.setLink(at.parent, at.name, want, n.mode)
 			if n.isDir() {
 				subdirs[at.parent]++
 			}
-			recount[want] = struct{}{}
 			d.note(s, change{what: didLink, ino: want, parent: at.parent, name: at.name})
 		}
 		if _, new := fresh[at.parent]; !new {
@@ -199,6 +204,12 @@ func (d *Drive) applyLocked(s *session, p *patch) (*told, error) {
 		d.putInode(dir, rec)
 		t.inodes = append(t.inodes, dir)
 	}
+	for ino, n := range fresh {
+		// It has just the names it was given: others there are none.
+		if !(n.isDir() && links[ino] > 0 || n.nlink == links[ino]) {
+			recount[ino] = struct{}{}
+		}
+	}
 	for ino := range recount {
 		gone, err := d.recount(s, v, ino, fresh)
 		if err != nil {
@@ -212,7 +223,7 @@ func (d *Drive) applyLocked(s *session, p *patch) (*told, error) {
 }
 
 // recount sets a file's link count to the names it has; with none it goes.
-func (d *Drive) recount(s *session, v *view, ino Ino, fresh map[Ino]struct{}) (gone bool, err error) {
+func (d *Drive) recount(s *session, v *view, ino Ino, fresh map[Ino]*inode) (gone bool, err error) {
 	n, err := v.inode(ino)
 	if errors.Is(err, ErrNotExist) {
 		return true, nil
@@ -249,7 +260,7 @@ func (d *Drive) recount(s *session, v *view, ino Ino, fresh map[Ino]struct{}) (g
 }
 
 // patchInode sets parts of one inode. Under mu, with nothing unsealed.
-func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh map[Ino]struct{}) error {
+func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh map[Ino]*inode) error {
 	src, err := ip.from.inode(ip.as)
 	if err != nil {
 		return err
@@ -260,7 +271,8 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 		if ip.parts&partWhole == 0 {
 			return err
 		}
-		fresh[ino] = struct{}{}
+		rec := *src
+		fresh[ino] = &rec
 		if own := uint64(ino) & (1<<48 - 1); ino>>48 == Ino(d.writer) && own >= d.nextIno {
 			d.nextIno = own + 1 // a copy: the patch numbered it
 		}
@@ -268,7 +280,6 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 			delete(d.orphans, ino)
 			d.dropDirty(ino)
 		}
-		rec := *src
 		if rec.isDir() {
 			rec.nlink = 2 // its subdirectories come by name
 		}
@@ -280,10 +291,7 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 		if rec.isRegular() {
 			d.bytes += rec.size
 		}
-		if err := d.copyRecords(ip.from, ip.as, ino, kindXattr); err != nil {
-			return err
-		}
-		if err := d.copyRecords(ip.from, ip.as, ino, kindExtent); err != nil {
+		if err := d.copyRecords(ip.from, ip.as, ino, kindXattr, kindExtent); err != nil {
 			return err
 		}
 		d.note(s, change{what: didCreate | didWrite | didClose, ino: ino, delta: int64(rec.size), size: rec.size})
@@ -296,7 +304,7 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 		if err := d.clearRecords(v, ino, kindExtent); err != nil {
 			return err
 		}
-		if err := d.copyRecords(ip.from, ip.as, ino, kindExtent); err != nil {
+		if err := d.copyRecords(ip.from, ip.as, ino, kindExtent, kindExtent); err != nil {
 			return err
 		}
 		delta := int64(src.size) - int64(n.size)
@@ -322,7 +330,7 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 		if err := d.clearRecords(v, ino, kindXattr); err != nil {
 			return err
 		}
-		if err := d.copyRecords(ip.from, ip.as, ino, kindXattr); err != nil {
+		if err := d.copyRecords(ip.from, ip.as, ino, kindXattr, kindXattr); err != nil {
 			return err
 		}
 		w |= didXattr
@@ -334,10 +342,17 @@ func (d *Drive) patchInode(s *session, v *view, ino Ino, ip inodePatch, fresh ma
 	return nil
 }
 
-// copyRecords copies all records of one kind from an inode of another state.
-func (d *Drive) copyRecords(from *view, as, ino Ino, kind byte) error {
-	it := from.scan(kindRange(as, kind))
+// copyRecords copies the records from one kind to another, without names, from
+// an inode of another state.
+func (d *Drive) copyRecords(from *view, as, ino Ino, first, last byte) error {
+	lo, _ := kindRange(as, first)
+	_, hi := kindRange(as, last)
+	it := from.scan(lo, hi)
 	for it.next() {
+		kind := it.key[keyPrefix-1]
+		if kind == kindParent {
+			continue
+		}
 		if err := d.stillKept(it.key, it.value); err != nil {
 			return fmt.Errorf("inode %d: %w", as, err)
 		}

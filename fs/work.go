@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -205,6 +206,14 @@ func (d *Drive) note(s *session, c change) {
 	if c.what&didWrite != 0 {
 		w.writer[c.ino] = s.id
 		delete(w.closed, c.ino)
+	}
+}
+
+// grow makes room for n more changes.
+func (w *work) grow(n int) {
+	w.changes = slices.Grow(w.changes, n)
+	if len(w.byKey) == 0 {
+		w.byKey = make(map[workKey]int, n)
 	}
 }
 

@@ -163,6 +163,7 @@ func TestConfig(t *testing.T) {
 	}
 	for text, ok := range map[string]bool{
 		`{"memory": "1GiB"}`: true, `{}`: true, `{"memory": "1KiB"}`: false, `{"memory": 5}`: false, `nonsense`: false, ``: false,
+		`{"memory": "1GiB", "memroy": "2GiB"}`: false,
 	} {
 		if err := os.WriteFile(filepath.Join(h.Dir(), "config.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -115,7 +115,8 @@ func New(ctx context.Context, drive *fs.Drive, dir string, o Options) (*Mount, e
 }
 
 func newServer(drive *fs.Drive, o Options) *server {
-	s := &server{logger: o.Logger, notes: newNotifier(), statfs: drive.Statfs}
+	s := &server{logger: o.Logger, statfs: drive.Statfs}
+	s.notes = newNotifier(s.refs.has)
 	if o.Snapshot != nil {
 		s.src, s.snapshot = o.Snapshot, o.Snapshot
 		return s

@@ -49,6 +49,12 @@ type notifier struct {
 	pending atomic.Int64  // announcements not delivered
 	open    atomic.Int64  // questions not answered
 
+	// has reports whether the kernel may remember an inode. What it does not
+	// know it need not drop: after an undo of a removal that is nearly all. A
+	// lookup is counted before its answer is found to be fresh, so one that
+	// is under way is either seen here or not kept there.
+	has func(node uint64) bool
+
 	mu     sync.Mutex
 	room   *sync.Cond
 	queue  []note
@@ -59,8 +65,8 @@ type notifier struct {
 
 var _ fs.Notifier = (*notifier)(nil)
 
-func newNotifier() *notifier {
-	n := &notifier{queued: map[note]struct{}{}, wake: make(chan struct{}, 1)}
+func newNotifier(has func(node uint64) bool) *notifier {
+	n := &notifier{has: has, queued: map[note]struct{}{}, wake: make(chan struct{}, 1)}
 	n.room = sync.NewCond(&n.mu)
 	return n
 }
@@ -118,6 +124,9 @@ func (n *notifier) InvalEntry(parent fs.Ino, name string) {
 
 func (n *notifier) push(x note) {
 	n.changes.Add(1)
+	if !n.has(x.node) {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for len(n.queue) >= maxNotes && !n.closed {

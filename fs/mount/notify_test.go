@@ -51,8 +51,11 @@ func (k *fakeKernel) wait(t *testing.T, n int) {
 	}
 }
 
+// all says that the kernel knows every inode.
+func all(uint64) bool { return true }
+
 func startNotifier(t *testing.T, k kernelCache) *notifier {
-	n := newNotifier()
+	n := newNotifier(all)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); n.run(ctx, k) }()
@@ -129,7 +132,7 @@ func TestNotifierBound(t *testing.T) {
 }
 
 func TestNotifierDeduplicates(t *testing.T) {
-	n := newNotifier() // nobody delivers
+	n := newNotifier(all) // nobody delivers
 	for range maxNotes * 2 {
 		n.InvalInode(9)
 	}
@@ -138,8 +141,27 @@ func TestNotifierDeduplicates(t *testing.T) {
 	}
 }
 
+// What the kernel does not know is not announced, but answers under way are
+// not kept all the same.
+func TestNotifierUnknown(t *testing.T) {
+	n := newNotifier(func(node uint64) bool { return node == 2 })
+	asked := n.ask()
+	n.InvalInode(3)
+	n.InvalEntry(3, "x")
+	if len(n.queue) != 0 || !n.idle() {
+		t.Errorf("%d queued", len(n.queue))
+	}
+	if n.fresh(asked) {
+		t.Error("an answer from before is kept")
+	}
+	n.InvalEntry(2, "x")
+	if len(n.queue) != 1 {
+		t.Errorf("%d queued", len(n.queue))
+	}
+}
+
 func TestNotifierEnds(t *testing.T) {
-	n := newNotifier()
+	n := newNotifier(all)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	n.run(ctx, newFakeKernel())

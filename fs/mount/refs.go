@@ -52,6 +52,18 @@ func (r *refs) known(ino fs.Ino) bool {
 	return sh.n[uint64(ino)] > 0
 }
 
+// has reports the same for certain; the kernel always knows the root. Not to
+// be called under the drive's lock.
+func (r *refs) has(node uint64) bool {
+	if node == uint64(fs.RootIno) {
+		return true
+	}
+	sh := r.shard(node)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.n[node] > 0
+}
+
 // drop takes back lookups.
 func (r *refs) drop(s *server, node, lookups uint64) {
 	if s.drive == nil {
