@@ -15,6 +15,9 @@ const (
 	// have to seal and sync what others write.
 	maxHurried = 1 << 20
 	lowHurried = 512 << 10
+	// Of a file with less than this there is room then when there is none for
+	// the file of a stream.
+	littleDirty = 128 << 10
 )
 
 // run is a stretch of file contents that is not sealed yet.
@@ -63,6 +66,19 @@ type dirtyFile struct {
 // find returns the index of the first run that ends after off.
 func find(runs []run, off uint64) int {
 	return sort.Search(len(runs), func(i int) bool { return runs[i].end() > off })
+}
+
+// bytes is how much of the file is not sealed; a nil one has nothing.
+func (f *dirtyFile) bytes() (n int) {
+	if f == nil {
+		return 0
+	}
+	for _, runs := range [2][]run{f.sealing, f.runs} {
+		for _, r := range runs {
+			n += len(r.data)
+		}
+	}
+	return n
 }
 
 // write puts p at off over what is there; it returns how many bytes the file

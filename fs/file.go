@@ -212,6 +212,9 @@ func (f *File) write(ctx context.Context, p []byte, off int64, atEnd, killPriv b
 	done := 0
 	for done < len(p) {
 		n := min(len(p)-done, maxRun) // no more than the bound at once
+		if f.d.own.Hurried() {
+			n = min(n, maxHurried/4)
+		}
 		if err := f.writeSome(ctx, p[done:done+n], uint64(off)+uint64(done), atEnd, killPriv); err != nil {
 			return done, err
 		}
@@ -223,7 +226,7 @@ func (f *File) write(ctx context.Context, p []byte, off int64, atEnd, killPriv b
 func (f *File) writeSome(ctx context.Context, p []byte, at uint64, atEnd, killPriv bool) error {
 	d := f.d
 	for {
-		if err := d.waitRoom(ctx, len(p)); err != nil {
+		if err := d.waitRoom(ctx, f.ino, len(p)); err != nil {
 			return err
 		}
 		if err := d.begin(); err != nil {
@@ -327,14 +330,22 @@ func (d *Drive) lowDirty() int64 {
 	return lowDirty
 }
 
-// waitRoom waits until n more bytes may be unsealed, and refuses them when the
-// disk could not take them. A commit's worth of room is kept for deleting.
-func (d *Drive) waitRoom(ctx context.Context, n int) error {
+// waitRoom waits until n more bytes of a file may be unsealed, and refuses them
+// when the disk could not take them. A commit's worth of room is kept for
+// deleting.
+func (d *Drive) waitRoom(ctx context.Context, ino Ino, n int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	full := func() bool {
+		limit := d.maxDirty()
+		if limit < maxDirty && d.dirty[ino].bytes()+n <= littleDirty {
+			limit *= 2 // who writes little need not queue behind a stream
+		}
+		return d.dirtyBytes+int64(n) > limit
+	}
 	// Up to lowDirty nobody seals behind the writers: whoever waited for that
 	// would wait for a commit, and none takes what has no name.
-	for d.dirtyBytes+int64(n) > d.maxDirty() && d.dirtyBytes > d.lowDirty() {
+	for full() && d.dirtyBytes > d.lowDirty() {
 		if err := d.usable(); err != nil {
 			return err
 		}
