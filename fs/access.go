@@ -1,7 +1,9 @@
 package fs
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -19,8 +21,8 @@ import (
 //     version of a file, something deleted) must also have been reachable then,
 //     or moving a file out of a private directory would publish what it held
 //     before.
-//   - Of what was deleted only the old bits are left, and the directories that
-//     are still there.
+//   - For what was deleted, its last permissions stand for the present ones,
+//     and of the directories above it those that are still there.
 //
 // What cannot be said with one owner and one group is denied. So groups and
 // others get nothing where an ACL takes part, and ACLs are not shown. Write
@@ -133,7 +135,8 @@ func (d *Drive) doors(dir Ino) ([]door, error) {
 
 // effective returns the permissions that an inode of an old state has in the
 // .history of a directory.
-func (d *Drive) effective(dir Ino, old *view, ino Ino, entry []access) (access, error) {
+func (d *Drive) effective(ctx context.Context, dir Ino, s *Snapshot, ino Ino, entry []access) (access, error) {
+	old := s.v
 	n, err := old.inode(ino)
 	if err != nil {
 		return access{}, err
@@ -145,17 +148,24 @@ func (d *Drive) effective(dir Ino, old *view, ino Ino, entry []access) (access, 
 	for _, e := range entry {
 		a = a.through(e)
 	}
+	present, err := d.today(ino, &a)
+	if err != nil {
+		return access{}, err
+	}
+	if !present && a.mode&0o077 != 0 {
+		last, err := d.lastState(ctx, s.Version.Seq, ino)
+		if err != nil {
+			return access{}, err
+		}
+		b, err := last.access(ino)
+		if err != nil {
+			return access{}, err
+		}
+		a = a.now(b)
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	v := d.live()
-	now, err := v.access(ino)
-	present := err == nil
-	if err != nil && !isNotExist(err) {
-		return access{}, err
-	}
-	if present {
-		a = a.now(now)
-	}
 	doors, err := d.waysTo(v, old, ino, present)
 	if err != nil {
 		return access{}, err
@@ -170,6 +180,77 @@ func (d *Drive) effective(dir Ino, old *view, ino Ino, entry []access) (access, 
 		}
 	}
 	return a, nil
+}
+
+// today takes from old permissions what is not allowed now, if the inode is
+// still there.
+func (d *Drive) today(ino Ino, a *access) (present bool, err error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	now, err := d.live().access(ino)
+	if isNotExist(err) {
+		return false, nil
+	}
+	if err == nil {
+		*a = a.now(now)
+	}
+	return true, err
+}
+
+// lastState returns the newest kept state that has an inode which is gone now
+// and was there in version seq. It halves the versions in between: of what was
+// brought back and deleted again it may find an earlier end. What lies together
+// was mostly deleted together, so the state found last is tried first.
+func (d *Drive) lastState(ctx context.Context, seq uint64, ino Ino) (*view, error) {
+	k := d.kept()
+	at := func(seq uint64) (*view, bool, error) {
+		s, err := d.At(ctx, Version{d.writer, seq})
+		if err != nil {
+			return nil, false, err
+		}
+		_, err = s.v.inode(ino)
+		if err != nil && !isNotExist(err) {
+			return nil, false, err
+		}
+		return s.v, err == nil, nil
+	}
+	found, has, err := at(seq)
+	if err != nil {
+		return nil, err
+	}
+	if !has {
+		return nil, fmt.Errorf("inode %d in version %d: %w", ino, seq, ErrNotExist)
+	}
+	end := d.past.lastEnd.Load()
+	guesses := []uint64{end, end + 1}
+	for lo, hi := seq+1, k.head.seq; lo <= hi; { // there before lo, gone after hi
+		mid := lo + (hi-lo)/2
+		if len(guesses) > 0 {
+			if lo <= guesses[0] && guesses[0] <= hi {
+				mid = guesses[0]
+			}
+			guesses = guesses[1:]
+		}
+		got, _, err := k.from(mid, hi)
+		if err != nil {
+			return nil, err
+		}
+		if got == 0 {
+			hi = mid - 1
+			continue
+		}
+		v, has, err := at(got)
+		if err != nil {
+			return nil, err
+		}
+		if has {
+			found, seq, lo = v, got, got+1
+		} else {
+			hi = mid - 1
+		}
+	}
+	d.past.lastEnd.Store(seq)
+	return found, nil
 }
 
 // waysTo returns the doors on the way to an inode today, or to the nearest

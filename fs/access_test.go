@@ -80,18 +80,30 @@ func TestHistoryPermissions(t *testing.T) {
 		dir, path     string
 		want          string
 	}{
-		"open":                     {dir: "/", path: "@2/d/f", want: "ofs"},
-		"closed since":             {after: func(k *desk) { k.chmod("/d/f", 0o600) }, dir: "/", path: "@2/d/f", want: "o"},
-		"to the group":             {after: func(k *desk) { k.chmod("/d/f", 0o640) }, dir: "/", path: "@2/d/f", want: "of"},
-		"opened since":             {before: func(k *desk) { k.chmod("/d/f", 0o600) }, after: func(k *desk) { k.chmod("/d/f", 0o644) }, dir: "/", path: "@2/d/f", want: "o"},
-		"directory closed":         {after: func(k *desk) { k.chmod("/d", 0o700) }, dir: "/", path: "@2/d/f", want: "o"},
-		"directory, below":         {after: func(k *desk) { k.chmod("/d", 0o700) }, dir: "/d", path: "@2/f", want: "o"},
-		"given away":               {after: func(k *desk) { k.chown("/d/f", 3000, 3000); k.chmod("/d/f", 0o600) }, dir: "/", path: "@2/d/f", want: "s"},
-		"other group":              {before: func(k *desk) { k.chmod("/d/f", 0o640) }, after: func(k *desk) { k.chown("/d/f", 1000, 3000) }, dir: "/", path: "@2/d/f", want: "o"},
-		"moved into secret":        {after: func(k *desk) { k.mv(me, "/d/f", "/secret/f", 0) }, dir: "/", path: "@2/d/f", want: "o"},
-		"moved out of it":          {before: func(k *desk) { k.mv(me, "/d/f", "/secret/f", 0) }, after: func(k *desk) { k.mv(me, "/secret/f", "/d/f", 0) }, dir: "/d", path: "by-file/f/2026-11-22T10.04.05Z_@2_create", want: "o"},
-		"deleted":                  {after: func(k *desk) { k.rm(me, "/d/f") }, dir: "/d", path: "deleted/f", want: "ofs"},
-		"deleted, closed":          {before: func(k *desk) { k.chmod("/d/f", 0o600) }, after: func(k *desk) { k.rm(me, "/d/f") }, dir: "/d", path: "deleted/f", want: "o"},
+		"open":              {dir: "/", path: "@2/d/f", want: "ofs"},
+		"closed since":      {after: func(k *desk) { k.chmod("/d/f", 0o600) }, dir: "/", path: "@2/d/f", want: "o"},
+		"to the group":      {after: func(k *desk) { k.chmod("/d/f", 0o640) }, dir: "/", path: "@2/d/f", want: "of"},
+		"opened since":      {before: func(k *desk) { k.chmod("/d/f", 0o600) }, after: func(k *desk) { k.chmod("/d/f", 0o644) }, dir: "/", path: "@2/d/f", want: "o"},
+		"directory closed":  {after: func(k *desk) { k.chmod("/d", 0o700) }, dir: "/", path: "@2/d/f", want: "o"},
+		"directory, below":  {after: func(k *desk) { k.chmod("/d", 0o700) }, dir: "/d", path: "@2/f", want: "o"},
+		"given away":        {after: func(k *desk) { k.chown("/d/f", 3000, 3000); k.chmod("/d/f", 0o600) }, dir: "/", path: "@2/d/f", want: "s"},
+		"other group":       {before: func(k *desk) { k.chmod("/d/f", 0o640) }, after: func(k *desk) { k.chown("/d/f", 1000, 3000) }, dir: "/", path: "@2/d/f", want: "o"},
+		"moved into secret": {after: func(k *desk) { k.mv(me, "/d/f", "/secret/f", 0) }, dir: "/", path: "@2/d/f", want: "o"},
+		"moved out of it":   {before: func(k *desk) { k.mv(me, "/d/f", "/secret/f", 0) }, after: func(k *desk) { k.mv(me, "/secret/f", "/d/f", 0) }, dir: "/d", path: "by-file/f/2026-11-22T10.04.05Z_@2_create", want: "o"},
+		"deleted":           {after: func(k *desk) { k.rm(me, "/d/f") }, dir: "/d", path: "deleted/f", want: "ofs"},
+		"deleted, closed":   {before: func(k *desk) { k.chmod("/d/f", 0o600) }, after: func(k *desk) { k.rm(me, "/d/f") }, dir: "/d", path: "deleted/f", want: "o"},
+		"closed, then deleted": {after: func(k *desk) {
+			k.chmod("/d/f", 0o600)
+			for range 5 {
+				k.cut(time.Minute)
+				k.write(me, "/other", "x")
+			}
+			k.rm(me, "/d/f")
+			for range 5 {
+				k.cut(time.Minute)
+				k.write(me, "/other", "x")
+			}
+		}, dir: "/", path: "@2/d/f", want: "o"},
 		"deleted with dir":         {before: func(k *desk) { k.chmod("/d", 0o750) }, after: func(k *desk) { k.rm(me, "/d") }, dir: "/", path: "deleted/d/f", want: "of"},
 		"deleted in secret":        {before: func(k *desk) { k.mv(me, "/d", "/secret/d", 0) }, after: func(k *desk) { k.rm(me, "/secret/d") }, dir: "/", path: "@2/secret/d/f", want: "o"},
 		"secret opened":            {before: func(k *desk) { k.mv(me, "/d", "/secret/d", 0) }, after: func(k *desk) { k.rm(me, "/secret/d/f"); k.chmod("/secret", 0o755) }, dir: "/secret/d", path: "deleted/f", want: "o"},

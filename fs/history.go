@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // HistoryNode is one file, directory or symbolic link inside a .history. It is
@@ -189,6 +190,8 @@ func listNames(list []DirEntry, after string, fn func(DirEntry) bool) {
 type historyCaches struct {
 	mu sync.Mutex
 	m  map[historyKey]historyCached
+
+	lastEnd atomic.Uint64 // see lastState
 
 	doorStamp uint64
 	doors     map[Ino][]door

@@ -29,12 +29,12 @@ func (b historyBase) past(s *Snapshot, ino Ino, fixed bool) (*historyPast, error
 // Fixed reports whether the node's name will always lead to the same.
 func (n *historyPast) Fixed() bool { return n.fixed }
 
-func (n *historyPast) Attr(context.Context) (Attr, error) {
+func (n *historyPast) Attr(ctx context.Context) (Attr, error) {
 	a, err := n.s.attr(n.ino)
 	if err != nil {
 		return a, err
 	}
-	allowed, err := n.d.effective(n.dir, n.s.v, n.ino, n.entry)
+	allowed, err := n.d.effective(ctx, n.dir, n.s, n.ino, n.entry)
 	if err != nil {
 		return a, err
 	}
