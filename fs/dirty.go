@@ -15,8 +15,7 @@ const (
 	// have to seal and sync what others write.
 	maxHurried = 1 << 20
 	lowHurried = 512 << 10
-	// Of a file with less than this there is room then when there is none for
-	// the file of a stream.
+	// A file with no more than this has as much room again, then.
 	littleDirty = 128 << 10
 )
 

@@ -330,22 +330,24 @@ func (d *Drive) lowDirty() int64 {
 	return lowDirty
 }
 
+// full reports whether n more bytes of a file would be too many. Under mu.
+func (d *Drive) full(ino Ino, n int) bool {
+	limit := d.maxDirty()
+	if limit < maxDirty && d.dirty[ino].bytes()+n <= littleDirty {
+		limit *= 2 // who writes little need not queue behind a stream
+	}
+	return d.dirtyBytes+int64(n) > limit
+}
+
 // waitRoom waits until n more bytes of a file may be unsealed, and refuses them
 // when the disk could not take them. A commit's worth of room is kept for
 // deleting.
 func (d *Drive) waitRoom(ctx context.Context, ino Ino, n int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	full := func() bool {
-		limit := d.maxDirty()
-		if limit < maxDirty && d.dirty[ino].bytes()+n <= littleDirty {
-			limit *= 2 // who writes little need not queue behind a stream
-		}
-		return d.dirtyBytes+int64(n) > limit
-	}
 	// Up to lowDirty nobody seals behind the writers: whoever waited for that
 	// would wait for a commit, and none takes what has no name.
-	for full() && d.dirtyBytes > d.lowDirty() {
+	for d.full(ino, n) && d.dirtyBytes > d.lowDirty() {
 		if err := d.usable(); err != nil {
 			return err
 		}

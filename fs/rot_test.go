@@ -85,3 +85,49 @@ func TestIndexRot(t *testing.T) {
 		t.Fatalf("in the end:\n%s\nwant\n%s", got, want)
 	}
 }
+
+// TestIndexRotInCompaction damages all tables at once and has Pebble meet that
+// in the background, where it would end the process: the index is out of use,
+// it lets go of its directory, and the next opening makes it again.
+func TestIndexRotInCompaction(t *testing.T) {
+	k := newDesk(t, Options{})
+	for i := range 3 { // a table each
+		for j := range 300 {
+			k.write(k.program(), fmt.Sprintf("/f%d", j%20), fmt.Sprint(i, j))
+			k.cut(time.Minute)
+		}
+		k.must(k.Sync(ctx))
+		k.reopen()
+	}
+	want := fmt.Sprint(k.versionsOf("/f1"))
+	k.shut()
+	tables, err := filepath.Glob(filepath.Join(k.dir, "index", "*.sst"))
+	k.must(err)
+	if len(tables) < 2 {
+		t.Fatalf("%d tables: nothing to compact", len(tables))
+	}
+	for _, name := range tables {
+		b, err := os.ReadFile(name)
+		k.must(err)
+		b[10] ^= 0x40 // in the first block of data
+		k.must(os.WriteFile(name, b, 0o600))
+	}
+	k.reopen()
+	<-k.index.opened
+	k.index.dbMu.RLock()
+	db := k.index.db
+	k.index.dbMu.RUnlock()
+	if db != nil { // opening it did not meet the damage
+		if err := db.Compact(ctx, []byte{0}, []byte{0xff}, false); err == nil {
+			t.Fatal("the damage was compacted away")
+		}
+		<-k.index.done // it has been closed
+	}
+	k.reopen()
+	if !k.index.await(ctx, k.Newest().Seq) {
+		t.Fatalf("the index is still out of use: %v", k.index.broken)
+	}
+	if got := fmt.Sprint(k.versionsOf("/f1")); got != want {
+		t.Fatalf("%s\nwant\n%s", got, want)
+	}
+}

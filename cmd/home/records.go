@@ -1,6 +1,7 @@
 package home
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,19 +71,18 @@ const DefaultMemory Size = 512 << 20
 // minMemory is what the daemon needs to be of use.
 const minMemory Size = 64 << 20
 
-// Config reads the settings. Unlike what Hearth writes itself they are refused
-// if they say something it does not know: a misspelt setting would do nothing.
+// UnmarshalJSON refuses what is no setting, unlike the decoding of what Hearth
+// writes itself: a misspelt one would do nothing.
+func (c *Config) UnmarshalJSON(b []byte) error {
+	type plain Config
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return d.Decode((*plain)(c))
+}
+
+// Config reads the settings.
 func (h *Home) Config() (Config, error) {
 	c := Config{Memory: DefaultMemory}
-	var settings map[string]json.RawMessage
-	if err := h.read("config.json", &settings); err != nil {
-		return Config{}, err
-	}
-	for name := range settings {
-		if name != "memory" {
-			return Config{}, fmt.Errorf("%s: there is no setting %q", filepath.Join(h.dir, "config.json"), name)
-		}
-	}
 	if err := h.read("config.json", &c); err != nil {
 		return Config{}, err
 	}
