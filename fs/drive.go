@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hearth/fs/tree"
@@ -96,6 +97,11 @@ type Drive struct {
 	stopped  context.Context
 	wg       sync.WaitGroup
 
+	followed  bool // see follow.go, also of what follows
+	walker    Walker
+	current   atomic.Pointer[Snapshot]
+	announced *Snapshot // the follower's own
+
 	snapshots snapshotCache
 	waiters   feedWaiters
 	past      historyCaches
@@ -132,6 +138,15 @@ func Create(ctx context.Context, o Options, c Caller) (*Drive, error) {
 // Open opens the newest version of a drive.
 func Open(ctx context.Context, o Options) (*Drive, error) {
 	d := newDrive(o)
+	if d.own == nil {
+		// Which log has the newest version is a question for drives with
+		// several writers.
+		var err error
+		if d.own, err = o.Store.Replica(0); err != nil {
+			return nil, err
+		}
+		d.followed, d.writer = true, 0
+	}
 	size := d.own.Head().Size
 	if size == 0 {
 		return nil, fmt.Errorf("drive %s has no version: %w", d.store.ID(), ErrNoVersion)
@@ -141,11 +156,7 @@ func Open(ctx context.Context, o Options) (*Drive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("newest version of drive %s: %w", d.store.ID(), err)
 	}
-	d.head = version{head, size - 1}
-	d.base = tree.New(&d.pages, d.cache, head.root)
-	d.buffer = layerOf(head.buffer)
-	d.openSeq = head.seq + 1
-	d.nextIno, d.inodes, d.bytes = head.nextIno, head.inodes, head.bytes
+	d.show(version{head, size - 1})
 	if err := d.spill.clear(); err != nil {
 		// No reason to keep people from their files.
 		d.logger.Warn("space of deleted files", "drive", d.store.ID(), "error", err)
@@ -189,6 +200,12 @@ func newDrive(o Options) *Drive {
 
 // start begins the background work of a drive that has its state.
 func (d *Drive) start(o Options) error {
+	if d.followed {
+		// Indexes would need everything that they are about.
+		d.wg.Add(1)
+		go d.follow()
+		return nil
+	}
 	if !o.NoIndex {
 		d.index = openIndex(d)
 	}
@@ -292,6 +309,9 @@ func (d *Drive) now() Time { return TimeOf(d.clock()) }
 func (d *Drive) usable() error {
 	if d.closed {
 		return fmt.Errorf("drive %s is closed: %w", d.store.ID(), ErrStale)
+	}
+	if d.followed {
+		return fmt.Errorf("drive %s is written by another device: %w", d.store.ID(), ErrReadOnly)
 	}
 	return d.failed
 }

@@ -20,6 +20,7 @@ type Snapshot struct {
 	// Version is what it shows.
 	Version Version
 	c       *commit
+	index   uint64 // of the commit
 }
 
 // version finds a commit of this device's log by its sequence number.
@@ -71,7 +72,7 @@ func (d *Drive) At(_ context.Context, v Version) (*Snapshot, error) {
 
 func (d *Drive) snapshotOf(c version) *Snapshot {
 	return &Snapshot{
-		d: d, c: c.commit, Version: Version{d.writer, c.seq},
+		d: d, c: c.commit, index: c.index, Version: Version{d.writer, c.seq},
 		v: &view{[]*layer{layerOf(c.buffer)}, tree.New(&d.pages, d.cache, c.root)},
 	}
 }

@@ -62,13 +62,16 @@ const (
 type locations struct {
 	pages [][]location // of locsPerPage each, the last one perhaps shorter
 	n     uint64
-	dirty map[uint64]struct{} // pages that differ from the file
+	// sparse: entries may have no location, and a page without any is nil;
+	// others are whole.
+	sparse bool
+	dirty  map[uint64]struct{} // pages that differ from the file
 }
 
 func newLocations() *locations { return &locations{dirty: make(map[uint64]struct{})} }
 
 func (l *locations) get(i uint64) location {
-	if i >= l.n {
+	if i >= l.n || l.pages[i/locsPerPage] == nil {
 		return 0
 	}
 	return l.pages[i/locsPerPage][i%locsPerPage]
@@ -76,8 +79,21 @@ func (l *locations) get(i uint64) location {
 
 func (l *locations) set(i uint64, v location) {
 	page := i / locsPerPage
+	if l.pages[page] == nil {
+		l.pages[page] = make([]location, locsPerPage)
+	}
 	l.pages[page][i%locsPerPage] = v
 	l.dirty[page] = struct{}{}
+}
+
+// grow makes room for n entries of a sparse array.
+func (l *locations) grow(n uint64) {
+	if n <= l.n {
+		return
+	}
+	count := (n + locsPerPage - 1) / locsPerPage
+	l.pages = append(l.pages, make([][]location, count-uint64(len(l.pages)))...)
+	l.n = n
 }
 
 func (l *locations) add(v location) {
@@ -150,13 +166,17 @@ func (u locsUpdate) writeTo(f disk.File) error {
 
 // loadLocations reads the first n locations from a file. Every page is
 // checked: a rotten one must not make a block unreachable, or another.
-func loadLocations(f disk.File, n uint64) (*locations, error) {
+func loadLocations(f disk.File, n uint64, sparse bool) (*locations, error) {
 	l := newLocations()
+	l.sparse = sparse
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
 	}
 	count := (n + locsPerPage - 1) / locsPerPage
+	if sparse {
+		count = min(count, uint64(size)/locsPage) // what was never written is a hole, at the end too
+	}
 	if uint64(size)/locsPage < count {
 		return nil, fmt.Errorf("%w: %d bytes for %d locations", ErrDamaged, size, n)
 	}
@@ -168,19 +188,29 @@ func loadLocations(f disk.File, n uint64) (*locations, error) {
 			return nil, err
 		}
 		for ; len(part) > 0; part = part[locsPage:] {
-			locs, err := decodeLocsPage(part[:locsPage], page, min(n-l.n, locsPerPage))
+			here := min(n-l.n, locsPerPage)
+			locs, err := l.decodePage(part[:locsPage], page, here)
 			if err != nil {
 				return nil, err
 			}
 			l.pages = append(l.pages, locs)
-			l.n += uint64(len(locs))
+			l.n += here
 			page++
 		}
+	}
+	if sparse {
+		l.grow(n)
 	}
 	return l, nil
 }
 
-func decodeLocsPage(b []byte, page, n uint64) ([]location, error) {
+func (l *locations) decodePage(b []byte, page, n uint64) ([]location, error) {
+	if l.sparse {
+		if allZero(b) {
+			return nil, nil
+		}
+		n = locsPerPage
+	}
 	if crc32.Checksum(b[:locsPage-4], castagnoli) != binary.BigEndian.Uint32(b[locsPage-4:]) ||
 		binary.BigEndian.Uint32(b[locsPage-8:]) != uint32(page) {
 		return nil, fmt.Errorf("%w: page %d of the locations", ErrDamaged, page)
@@ -188,7 +218,7 @@ func decodeLocsPage(b []byte, page, n uint64) ([]location, error) {
 	locs := make([]location, n, locsPerPage)
 	for i := range locs {
 		v := location(binary.BigEndian.Uint64(b[i*8:]))
-		if v.kind() == locAbsent || v.kind() > locLost {
+		if v.kind() == locAbsent && (!l.sparse || v != 0) || v.kind() > locLost {
 			return nil, fmt.Errorf("%w: location %d of page %d", ErrDamaged, i, page)
 		}
 		locs[i] = v

@@ -105,6 +105,10 @@ type Log struct {
 
 	lastDropped atomic.Pointer[droppedFrame]
 
+	replica bool
+	known   Head   // of a replica: see Options
+	source  Source // under mu
+
 	limits limits
 	inline bool
 	kick   chan struct{}
@@ -344,10 +348,14 @@ func (l *Log) Close() error {
 
 	l.markMu.Lock()
 	defer l.markMu.Unlock()
+	var settled error
+	if !broken {
+		settled = l.settleLocked()
+	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	if !broken {
-		if err := errors.Join(l.settleLocked(), l.trimTail()); err != nil {
+		if err := errors.Join(settled, l.trimTail()); err != nil {
 			l.slog.Warn("a log was not closed in good order; opening it will take longer", "dir", l.dir, "err", err)
 		}
 	}

@@ -104,6 +104,9 @@ func (l *Log) Settle() error {
 
 // settleLocked is Settle with markMu held.
 func (l *Log) settleLocked() error {
+	if l.replica {
+		return l.settleReplica()
+	}
 	if l.indexBroken {
 		return nil // see syncIndex
 	}

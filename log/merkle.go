@@ -45,6 +45,9 @@ const (
 type hashTree struct {
 	disk disk.FS
 	dir  string
+	// sparse: full tiles may be lacking in the files. One that is not what the
+	// row above says is taken for that, as it can be had again.
+	sparse bool
 
 	// flushMu is held while files are written, opened or closed, and is
 	// taken before mu. Appending does not wait for it.
@@ -92,11 +95,12 @@ func newHashTree(d disk.FS, dir string) *hashTree {
 // dir. It reads only the right edge, and it cannot know whether that is
 // sound: the caller compares root with a signed checkpoint and, if they
 // differ or openHashTree failed, builds the tree again.
-func openHashTree(d disk.FS, dir string, size uint64) (*hashTree, error) {
+func openHashTree(d disk.FS, dir string, size uint64, sparse bool) (*hashTree, error) {
 	if size > maxTreeSize {
 		return nil, fmt.Errorf("opening the hash tree in %s: size %d is too large", dir, size)
 	}
 	t := newHashTree(d, dir)
+	t.sparse = sparse
 	for level := 0; size>>(tileHeight*level) > 0; level++ {
 		r, err := t.openRow(level, size>>(tileHeight*level))
 		if err != nil {
@@ -113,11 +117,14 @@ func openHashTree(d disk.FS, dir string, size uint64) (*hashTree, error) {
 func (t *hashTree) openRow(level int, count uint64) (*hashRow, error) {
 	name := t.fileName(level)
 	f, err := t.disk.Open(name)
+	if t.sparse && errors.Is(err, iofs.ErrNotExist) && count%tileWidth == 0 {
+		return &hashRow{flushed: count, base: count}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	have, err := f.Size()
-	if err == nil && uint64(have)/hashSize < count {
+	if err == nil && uint64(have)/hashSize < count && !(t.sparse && count%tileWidth == 0) {
 		err = fmt.Errorf("%w: %s has %d bytes for %d hashes", ErrDamaged, name, have, count)
 	}
 	r := &hashRow{file: f, flushed: count, base: count &^ (tileWidth - 1)}

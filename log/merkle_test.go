@@ -135,7 +135,7 @@ func TestHashTreeAgainstTlog(t *testing.T) {
 				if err := tree.close(); err != nil {
 					t.Fatal(err)
 				}
-				again, err := openHashTree(disk.OS{}, dir, size)
+				again, err := openHashTree(disk.OS{}, dir, size, false)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -188,7 +188,7 @@ func TestHashTreeDeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, size := range []uint64{0, 1, 255, 256, 257, 65535, 65536, 65537, 131072, uint64(o.leaves)} {
-		tree, err := openHashTree(disk.OS{}, dir, size)
+		tree, err := openHashTree(disk.OS{}, dir, size, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,16 +217,16 @@ func TestOpenHashTreeRefuses(t *testing.T) {
 	if err := errors.Join(tree.flush(), tree.close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openHashTree(disk.OS{}, dir, 1001); !errors.Is(err, ErrDamaged) {
+	if _, err := openHashTree(disk.OS{}, dir, 1001, false); !errors.Is(err, ErrDamaged) {
 		t.Errorf("file too short: %v", err)
 	}
-	if _, err := openHashTree(disk.OS{}, dir, 1<<60); err == nil {
+	if _, err := openHashTree(disk.OS{}, dir, 1<<60, false); err == nil {
 		t.Error("opened at a size beyond any log")
 	}
 	if err := os.Remove(filepath.Join(dir, "hash.1")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openHashTree(disk.OS{}, dir, 1000); !errors.Is(err, os.ErrNotExist) {
+	if _, err := openHashTree(disk.OS{}, dir, 1000, false); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("file missing: %v", err)
 	}
 	if err := tree.truncate(1001); err == nil {
@@ -254,7 +254,7 @@ func TestNewHashTreeReplaces(t *testing.T) {
 	if err := errors.Join(tree.flush(), tree.sync(), tree.close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openHashTree(disk.OS{}, dir, 301); !errors.Is(err, ErrDamaged) {
+	if _, err := openHashTree(disk.OS{}, dir, 301, false); !errors.Is(err, ErrDamaged) {
 		t.Errorf("hashes of the old tree are still there: %v", err)
 	}
 }
@@ -287,7 +287,7 @@ func TestHashTreeRot(t *testing.T) {
 		if err := os.WriteFile(name, sound[:len(sound)/2], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openHashTree(disk.OS{}, dir, size); !errors.Is(err, ErrDamaged) {
+		if _, err := openHashTree(disk.OS{}, dir, size, false); !errors.Is(err, ErrDamaged) {
 			t.Errorf("half of %s: %v", name, err)
 		}
 		if err := os.WriteFile(name, sound, 0o600); err != nil {
@@ -298,7 +298,7 @@ func TestHashTreeRot(t *testing.T) {
 
 func checkRot(t *testing.T, dir string, o *oracle, size uint64, level int, n uint64) {
 	t.Helper()
-	tree, err := openHashTree(disk.OS{}, dir, size)
+	tree, err := openHashTree(disk.OS{}, dir, size, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,7 +413,7 @@ func TestHashTreeFlushFails(t *testing.T) {
 	if err := errors.Join(tree.flush(), tree.close()); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := openHashTree(d, dir, uint64(o.leaves))
+	tree, err := openHashTree(d, dir, uint64(o.leaves), false)
 	if err != nil {
 		t.Fatal(err)
 	}

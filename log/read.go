@@ -40,6 +40,9 @@ func (l *Log) locate(index uint64) (location, *segment, error) {
 		return 0, nil, fmt.Errorf("block %v: %w: the log has %d", Ref{l.writer, index}, ErrAbsent, l.next)
 	}
 	loc := l.locs.get(index)
+	if loc.kind() == locAbsent {
+		return 0, nil, l.missing(index)
+	}
 	if l.pending(loc) {
 		return loc, nil, nil
 	}
@@ -123,20 +126,26 @@ func (l *Log) checkFrame(b []byte, index uint64, loc location) (frame, error) {
 }
 
 // ReadStored appends a stored block, or the encoded control entry, to dst.
-// Its digest was checked.
+// Its digest was checked. Of a replica it reads only what is here.
 func (l *Log) ReadStored(dst []byte, index uint64) ([]byte, error) {
 	b := getBuffer(0)
 	defer putBuffer(b)
-	body, err := l.readBody(b, index)
+	body, err := l.readBody(b, index, false)
 	if err != nil {
 		return dst, err
 	}
 	return append(dst, body...), nil
 }
 
-// readBody returns the body of an entry's frame in b.
-func (l *Log) readBody(b *[]byte, index uint64) ([]byte, error) {
+// readBody returns the body of an entry's frame in b; with fetch it is got from
+// elsewhere if it is not here.
+func (l *Log) readBody(b *[]byte, index uint64, fetch bool) ([]byte, error) {
 	f, buf, loc, err := l.readFrame((*b)[:0], index)
+	if fetch && errors.Is(err, ErrMissing) {
+		if err = l.fetch([]uint64{index}); err == nil {
+			f, buf, loc, err = l.readFrame(buf[:0], index)
+		}
+	}
 	*b = buf
 	if err != nil {
 		return nil, err
@@ -151,12 +160,16 @@ func (l *Log) readBody(b *[]byte, index uint64) ([]byte, error) {
 // ReadBlock appends the plaintext of a block to dst. The error of a block
 // that is of another kind matches ErrDamaged.
 func (l *Log) ReadBlock(dst []byte, index uint64, kind seal.Kind) ([]byte, error) {
+	return l.readBlock(dst, index, kind, true)
+}
+
+func (l *Log) readBlock(dst []byte, index uint64, kind seal.Kind, fetch bool) ([]byte, error) {
 	if l.keys == nil {
 		return dst, fmt.Errorf("block %v: %w", Ref{l.writer, index}, seal.ErrNoKey)
 	}
 	b := getBuffer(0)
 	defer putBuffer(b)
-	body, err := l.readBody(b, index)
+	body, err := l.readBody(b, index, fetch)
 	if err != nil {
 		return dst, err
 	}
@@ -328,6 +341,11 @@ func (l *Log) ReadData(slices []Slice) error {
 	if l.keys == nil {
 		return fmt.Errorf("reading %s: %w", l.dir, seal.ErrNoKey)
 	}
+	if l.replica {
+		if err := l.fetchFor(slices); err != nil {
+			return err
+		}
+	}
 	var room [16]want
 	wants, err := l.wants(room[:0], slices)
 	defer func() {
@@ -352,6 +370,24 @@ func (l *Log) ReadData(slices []Slice) error {
 		first = last
 	}
 	return nil
+}
+
+// fetchFor gets the blocks for slices that are not here.
+func (l *Log) fetchFor(slices []Slice) error {
+	var missing []uint64
+	for i := range slices {
+		index := slices[i].Index
+		l.mu.RLock()
+		absent := index < l.next && l.locs.get(index).kind() == locAbsent && !l.dropped.Contains(index)
+		l.mu.RUnlock()
+		if absent && (len(missing) == 0 || missing[len(missing)-1] != index) {
+			missing = append(missing, index)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return l.fetch(missing)
 }
 
 func sortWants(wants []want) {
@@ -470,7 +506,7 @@ func (l *Log) open(w *want, b []byte) error {
 func (l *Log) openWhole(w *want) error {
 	b := getBuffer(0)
 	defer putBuffer(b)
-	body, err := l.readBody(b, w.Index)
+	body, err := l.readBody(b, w.Index, false)
 	if err != nil {
 		return err
 	}

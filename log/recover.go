@@ -269,7 +269,7 @@ func (r *recovery) openIndex() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.indexPath("mark"), err)
 	}
-	tree, err := openHashTree(r.disk, r.indexPath(""), m.head.Size)
+	tree, err := openHashTree(r.disk, r.indexPath(""), m.head.Size, false)
 	if err != nil {
 		return err
 	}
@@ -280,7 +280,7 @@ func (r *recovery) openIndex() error {
 	if err != nil {
 		return errors.Join(err, tree.close())
 	}
-	locs, err := loadLocations(f, m.head.Size)
+	locs, err := loadLocations(f, m.head.Size, false)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", r.indexPath("locs"), err), f.Close(), tree.close())
 	}

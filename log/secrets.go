@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"math"
 
 	"hearth/log/disk"
 )
@@ -27,15 +28,20 @@ func (s *secret) UnmarshalText(b []byte) error {
 	return err
 }
 
-// secrets is the file keys: what nobody but the drive's owner may see.
+// NoWriter in place of a writer's number: the device writes no log.
+const NoWriter Writer = math.MaxUint16
+
+// secrets is the file keys: what nobody but the drive's owner, and those it is
+// shared with, may see.
 type secrets struct {
 	Format    uint16            `json:"format"`
-	Writer    Writer            `json:"writer"`               // which log this device writes
+	Writer    Writer            `json:"writer"`               // which log this device writes, or NoWriter
 	LogSeed   secret            `json:"log_seed"`             // Ed25519, signs that log
 	OwnerSeed *secret           `json:"owner_seed,omitempty"` // Ed25519, signs the owner's statements
 	Hold      secret            `json:"hold_secret"`          // proves to peers that this device may hold the drive
 	Recovery  secret            `json:"recovery_public"`      // Ed25519 public key that signs successions
 	ReadKeys  map[uint32]secret `json:"read_keys"`            // by epoch
+	Link      *secret           `json:"link_seed,omitempty"`  // opens the boxes of the share link it was joined by
 }
 
 // PermissionError says that others than its owner can read a file of secrets.
@@ -94,7 +100,7 @@ func readSecrets(d disk.FS, name string) (*secrets, error) {
 	if err := json.Unmarshal(raw, &k); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
 	}
-	if len(k.ReadKeys) == 0 {
+	if len(k.ReadKeys) == 0 && k.Writer != NoWriter {
 		return nil, fmt.Errorf("%s: %w: no read key", name, ErrDamaged)
 	}
 	return &k, nil

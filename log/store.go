@@ -88,6 +88,7 @@ type Store struct {
 	copied     bool
 	membership *Membership
 	logs       map[Writer]*Log
+	source     Source
 	trouble    []Damage
 	closed     bool
 }
@@ -151,6 +152,9 @@ func (s *Store) open() error {
 	}
 	if err := s.openLogs(g); err != nil {
 		return err
+	}
+	if s.keysFile.Writer == NoWriter {
+		return nil // a copy of it forgets nothing that it has signed
 	}
 	s.copied, err = s.checkBinding()
 	return err
@@ -218,7 +222,7 @@ func (s *Store) openLogs(g *Genesis) error {
 			opened = true
 		}
 	}
-	if s.logs[own] == nil {
+	if own != NoWriter && s.logs[own] == nil {
 		return fmt.Errorf("%w: the log of writer %d is missing from %s", ErrForeign, own, s.dir)
 	}
 	return nil
@@ -226,6 +230,15 @@ func (s *Store) openLogs(g *Genesis) error {
 
 // openFirst opens the log of writer 0.
 func (s *Store) openFirst(g *Genesis) error {
+	if s.keysFile.Writer != 0 {
+		if replica, err := isReplica(s.disk, s.logDir(0)); err != nil {
+			return err
+		} else if !replica {
+			if _, err := s.disk.Stat(s.logDir(0)); errors.Is(err, iofs.ErrNotExist) {
+				return nil
+			}
+		}
+	}
 	l, err := s.openLog(0, NewVerifier(g.Log[:]))
 	if err != nil {
 		return err
@@ -237,7 +250,7 @@ func (s *Store) openFirst(g *Genesis) error {
 			return err
 		}
 	}
-	if l.Size() > 0 {
+	if l.Size() > 0 && (!l.replica || l.Holds(0)) {
 		c, err := l.ReadControl(0)
 		if err != nil {
 			s.note(l.dir, err)
@@ -252,6 +265,12 @@ func (s *Store) openFirst(g *Genesis) error {
 func (s *Store) openLog(w Writer, v *Verifier) (*Log, error) {
 	o := s.logOptions(w)
 	o.Verifier = v
+	if replica, err := isReplica(s.disk, o.Dir); err != nil || replica {
+		if err != nil {
+			return nil, err
+		}
+		return openReplica(o)
+	}
 	if w == s.keysFile.Writer {
 		o.Signer = NewSigner(s.keysFile.LogSeed)
 		if o.Signer.Origin() != v.Origin() {
@@ -308,7 +327,7 @@ func (s *Store) Keys() *seal.Keyring { return s.keys }
 // OwnWriter returns the number of the writer that this device is.
 func (s *Store) OwnWriter() Writer { return s.keysFile.Writer }
 
-// Own returns the log this device writes.
+// Own returns the log this device writes; nil if it writes none.
 func (s *Store) Own() *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -344,6 +363,16 @@ func (s *Store) ReadBlock(dst []byte, r Ref, kind seal.Kind) ([]byte, error) {
 		return dst, err
 	}
 	return l.ReadBlock(dst, r.Index, kind)
+}
+
+// ReadLocal is ReadBlock of a block on this device: one that is elsewhere is
+// not asked for, and the error matches ErrMissing.
+func (s *Store) ReadLocal(dst []byte, r Ref, kind seal.Kind) ([]byte, error) {
+	l, err := s.Log(r.Writer)
+	if err != nil {
+		return dst, err
+	}
+	return l.readBlock(dst, r.Index, kind, false)
 }
 
 // RecoverySeed returns the seed of the key that signs successions: only of a

@@ -66,6 +66,9 @@ func (t *hashTree) verifiedTile(level int, n uint64) ([]byte, error) {
 		return nil, err
 	}
 	if h := subtreeHash(data); !bytes.Equal(h[:], above[n%tileWidth*hashSize:][:hashSize]) {
+		if t.sparse {
+			return nil, fmt.Errorf("hash tile %d/%d in %s: %w", level, n, t.dir, ErrAbsent)
+		}
 		return nil, fmt.Errorf("%w: hash tile %d/%d in %s", ErrDamaged, level, n, t.fileName(level))
 	}
 	t.remember(level, n, data)
@@ -88,13 +91,21 @@ func (t *hashTree) loadTile(level int, n uint64) (data []byte, trusted bool, err
 		t.mu.RUnlock()
 		return data, true, nil
 	}
-	file := r.file
+	file, closed := r.file, t.closed
 	t.mu.RUnlock()
-	if file == nil {
+	if file == nil && (closed || !t.sparse) {
 		return nil, false, fmt.Errorf("reading the hash tree in %s: %w", t.dir, ErrClosed)
 	}
 	data = make([]byte, tileBytes)
-	return data, false, readHashFile(file, data, n*tileWidth, t.fileName(level))
+	if file == nil {
+		return data, false, nil // zeros are no tile's hashes
+	}
+	err = readHashFile(file, data, n*tileWidth, t.fileName(level))
+	if err != nil && t.sparse {
+		clear(data)
+		err = nil
+	}
+	return data, false, err
 }
 
 func (t *hashTree) cached(level int, n uint64) []byte {

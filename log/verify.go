@@ -69,6 +69,9 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	if err := l.usable(); err != nil {
 		return err
 	}
+	if l.replica {
+		return l.verifyReplica(ctx, report, progress)
+	}
 	v := &verification{Log: l, ctx: ctx, progress: progress, known: true}
 	v.report = func(d Damage) {
 		l.health.note(d)
@@ -324,7 +327,7 @@ func (v *verification) locsFileCheck() error {
 		return nil
 	}
 	// What is beyond the mark may be on its way.
-	_, err := loadLocations(v.locsFile, v.marked.head.Size)
+	_, err := loadLocations(v.locsFile, v.marked.head.Size, false)
 	return err
 }
 

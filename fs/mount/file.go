@@ -76,6 +76,9 @@ func (s *server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 		if writes(in.Flags) {
 			return fuse.EROFS
 		}
+		if s.followed != nil {
+			return s.openFollowed(ino, out)
+		}
 		out.Fh = s.files.add(&fileHandle{reader: snapshotFile{s.snapshot, ino}})
 		out.OpenFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_KEEP_CACHE
 		return fuse.OK

@@ -82,13 +82,13 @@ func New(ctx context.Context, drive *fs.Drive, dir string, o Options) (*Mount, e
 	}
 	s := newServer(drive, o)
 	m := &Mount{dir: path, server: s, done: make(chan struct{})}
-	kernel, err := fuse.NewServer(s, path, fuseOptions(o))
+	kernel, err := fuse.NewServer(s, path, fuseOptions(o, o.ReadOnly || s.drive == nil))
 	if err != nil {
 		withdraw(path)
 		return nil, fmt.Errorf("mount at %s: %w", dir, mountError(err))
 	}
-	if s.drive != nil {
-		s.drive.SetNotifier(s.notes)
+	if s.drive != nil || s.followed != nil {
+		drive.SetNotifier(s.notes)
 	}
 	notesCtx, stopNotes := context.WithCancel(context.Background())
 	notesDone := make(chan struct{})
@@ -122,6 +122,9 @@ func newServer(drive *fs.Drive, o Options) *server {
 		return s
 	}
 	s.src, s.drive, s.history = drive, drive, o.History
+	if drive.Followed() {
+		s.src, s.drive, s.followed = followed{drive}, nil, drive
+	}
 	if s.history == nil {
 		s.history = drive.History
 	}
@@ -129,7 +132,7 @@ func newServer(drive *fs.Drive, o Options) *server {
 }
 
 // fuseOptions are what we ask of go-fuse and the kernel.
-func fuseOptions(o Options) *fuse.MountOptions {
+func fuseOptions(o Options, readOnly bool) *fuse.MountOptions {
 	name := o.FSName
 	if name == "" {
 		name = fsType
@@ -158,7 +161,7 @@ func fuseOptions(o Options) *fuse.MountOptions {
 			return fuse.EIO
 		},
 	}
-	platformOptions(f, o.ReadOnly || o.Snapshot != nil)
+	platformOptions(f, readOnly)
 	return f
 }
 

@@ -23,7 +23,7 @@ func (r *refs) shard(node uint64) *refShard { return &r.shards[node%uint64(len(r
 
 // add notes one more lookup of node.
 func (r *refs) add(s *server, node uint64) {
-	if s.drive == nil {
+	if s.drive == nil && s.followed == nil {
 		return
 	}
 	sh := r.shard(node)
@@ -33,7 +33,7 @@ func (r *refs) add(s *server, node uint64) {
 		sh.n = map[uint64]uint64{}
 	}
 	sh.n[node]++
-	if sh.n[node] == 1 {
+	if sh.n[node] == 1 && s.drive != nil {
 		// Under the shard's lock: the next one must not answer the kernel
 		// before the drive knows. Ref takes no lock that could wait for us.
 		s.drive.Ref(fs.Ino(node), 1)
@@ -66,7 +66,7 @@ func (r *refs) has(node uint64) bool {
 
 // drop takes back lookups.
 func (r *refs) drop(s *server, node, lookups uint64) {
-	if s.drive == nil {
+	if s.drive == nil && s.followed == nil {
 		return
 	}
 	sh := r.shard(node)
@@ -79,7 +79,7 @@ func (r *refs) drop(s *server, node, lookups uint64) {
 		sh.n[node] = n - lookups
 	}
 	sh.mu.Unlock()
-	if last {
+	if last && s.drive != nil {
 		// Not under the lock: freeing an inode may wait for its data to be
 		// sealed. A lookup that comes between finds the inode by a name, so
 		// it is not one that can be freed.
@@ -95,6 +95,9 @@ func (r *refs) drain(s *server) {
 		n := sh.n
 		sh.n = nil
 		sh.mu.Unlock()
+		if s.drive == nil {
+			continue
+		}
 		for node := range n {
 			s.drive.Unref(fs.Ino(node), 1)
 		}

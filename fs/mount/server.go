@@ -40,6 +40,9 @@ type server struct {
 	drive *fs.Drive
 	// snapshot is the old version a read-only mount shows, or nil.
 	snapshot *fs.Snapshot
+	// followed is a drive that another device writes, or nil: read-only, and
+	// changing.
+	followed *fs.Drive
 	// statfs tells about space.
 	statfs func(ctx context.Context) (fs.Statfs, error)
 	// history opens the .history of a live directory; nil: there is none.

@@ -132,7 +132,10 @@ func (c *Cache) fill(ref log.Ref, p Pages) (*node, error) {
 	if l := s.loads[ref]; l != nil {
 		s.mu.Unlock()
 		<-l.done
-		return l.n, l.err
+		if l.err != nil {
+			return readNode(p, ref) // the other one may read only what is near
+		}
+		return l.n, nil
 	}
 	l := &pageLoad{done: make(chan struct{}), err: errLoadAborted}
 	s.loads[ref] = l

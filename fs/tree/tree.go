@@ -80,6 +80,9 @@ func New(p Pages, c *Cache, root Root) *Tree {
 	return &Tree{pages: p, cache: c, root: root}
 }
 
+// With returns the same tree with another reader of pages, and the same cache.
+func (t *Tree) With(p Pages) *Tree { return New(p, t.cache, t.root) }
+
 // Root returns what names the tree.
 func (t *Tree) Root() Root { return t.root }
 

@@ -1,0 +1,244 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"hearth/log"
+	"hearth/log/wire"
+	"hearth/replicate/peer"
+)
+
+// stuckTime is how long a peer may leave an answer unread.
+const stuckTime = time.Minute
+
+// answering is the answers on one stream.
+type answering struct {
+	s     *session
+	st    *peer.Stream
+	w     wire.Writer // messages not sent yet
+	block []byte
+	sent  map[log.TileRef]bool // in this answer
+	bytes int
+}
+
+// flushAt is how much is gathered before it is sent.
+const flushAt = 128 << 10
+
+// answer answers requests until the other side ends the stream.
+func (s *session) answer(st *peer.Stream) error {
+	a := &answering{s: s, st: st}
+	var buf []byte
+	for {
+		m, err := readMessage(st, &buf)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		q, err := decodeRequest(m)
+		if err != nil {
+			return err
+		}
+		a.sent, a.bytes = map[log.TileRef]bool{}, 0
+		code, err := a.one(q)
+		if err != nil {
+			return err
+		}
+		a.begin(msgEnd)
+		a.w.U8(code)
+		if err := a.send(true); err != nil {
+			return err
+		}
+	}
+}
+
+// begin begins a message behind those that are gathered.
+func (a *answering) begin(typ messageType) {
+	a.bytes = len(a.w.B)
+	a.w.B = append(a.w.B, 0, 0, 0, 0, byte(typ))
+}
+
+// send completes the message that was begun last, and sends if it is due.
+func (a *answering) send(now bool) error {
+	last := wire.Writer{B: a.w.B[a.bytes:]}
+	seal(&last)
+	if !now && len(a.w.B) < flushAt {
+		return nil
+	}
+	_ = a.st.SetWriteDeadline(time.Now().Add(stuckTime))
+	_, err := a.st.Write(a.w.B)
+	a.w.B = a.w.B[:0]
+	return err
+}
+
+// one answers a request, but for the END. The error is that of the stream.
+func (a *answering) one(q *request) (code uint8, err error) {
+	d := a.s.node.shared(q.log.drive)
+	if d == nil || !a.s.shares(q.log.drive) {
+		return endUnknown, nil
+	}
+	store, tracer, _ := d.state()
+	if store == nil {
+		return endUnknown, nil
+	}
+	if q.typ == msgInfo {
+		g := store.Genesis()
+		entry, err := log.EncodeControl(&g)
+		if err != nil {
+			return endCannot, nil
+		}
+		a.begin(msgGenesis)
+		a.w.Raw(entry)
+		return endOK, a.send(false)
+	}
+	l, err := store.Log(q.log.writer)
+	if err != nil || l.Head().Size == 0 {
+		return endUnknown, nil
+	}
+	switch q.typ {
+	case msgProve:
+		return a.prove(l, q.known)
+	case msgGet:
+		return endOK, a.get(l, q)
+	default:
+		if tracer == nil {
+			return endCannot, nil
+		}
+		return a.walk(l, tracer, q)
+	}
+}
+
+func (a *answering) prove(l *log.Log, known uint64) (uint8, error) {
+	p, err := l.ProveHead(known)
+	if err != nil {
+		return endCannot, nil
+	}
+	a.begin(msgProof)
+	appendProof(&a.w, &p)
+	if err := a.send(false); err != nil {
+		return 0, err
+	}
+	head := l.Head()
+	for _, index := range append(l.Controls(known, maxControls), head.Size-1) {
+		if err := a.entry(l, index); err != nil {
+			return 0, err
+		}
+	}
+	return endOK, nil
+}
+
+func (a *answering) get(l *log.Log, q *request) error {
+	for _, t := range q.tiles {
+		if err := a.tile(l, t); err != nil {
+			return err
+		}
+	}
+	size := l.Head().Size
+	for _, r := range q.ranges {
+		for i := r.first; i < r.first+r.n; i++ {
+			if i >= size {
+				if err := a.gone(i, r.first+r.n-i); err != nil {
+					return err
+				}
+				break
+			}
+			if err := a.stored(l, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *answering) walk(l *log.Log, tracer Tracer, q *request) (uint8, error) {
+	if q.walk.Commit.Index >= l.Head().Size {
+		return endCannot, nil
+	}
+	ctx, cancel := context.WithTimeout(a.s.ctx, helloTime)
+	defer cancel()
+	var refs []log.Ref
+	total := 0
+	err := tracer.Trace(ctx, q.walk, func(r log.Ref) bool {
+		if r.Writer == q.log.writer {
+			refs = append(refs, r)
+		}
+		total += 64 << 10 // about
+		return total < maxWalk
+	})
+	if err != nil && len(refs) == 0 {
+		return endCannot, nil
+	}
+	for _, r := range refs {
+		if err := a.entry(l, r.Index); err != nil {
+			return 0, err
+		}
+	}
+	if total >= maxWalk {
+		return endTooMuch, nil
+	}
+	return endOK, nil
+}
+
+// entry sends an entry after the tiles that verify it.
+func (a *answering) entry(l *log.Log, index uint64) error {
+	size := l.Head().Size
+	var tiles []log.TileRef
+	for level := 0; ; level++ {
+		t := log.TileRef{Level: level, N: index >> (8 * (level + 1))}
+		if (t.N+1)*tileEntries > size>>(8*level) {
+			break // it is at the edge, which the head's proof has
+		}
+		tiles = append(tiles, t)
+	}
+	for i := len(tiles) - 1; i >= 0; i-- {
+		if err := a.tile(l, tiles[i]); err != nil {
+			return err
+		}
+	}
+	return a.stored(l, index)
+}
+
+// tile sends a tile, once in an answer. One that is not here is left out.
+func (a *answering) tile(l *log.Log, t log.TileRef) error {
+	if a.sent[t] {
+		return nil
+	}
+	a.sent[t] = true
+	data, err := l.Tile(t, tileEntries)
+	if err != nil {
+		return nil
+	}
+	a.begin(msgTile)
+	a.w.U8(uint8(t.Level))
+	a.w.Uvarint(t.N)
+	a.w.Raw(data)
+	return a.send(false)
+}
+
+// stored sends an entry, or that it is not here.
+func (a *answering) stored(l *log.Log, index uint64) error {
+	b, err := l.ReadStored(a.block[:0], index)
+	if err != nil {
+		return a.gone(index, 1)
+	}
+	a.block = b
+	typ := msgBlock
+	if l.IsControl(index) {
+		typ = msgControl
+	}
+	a.begin(typ)
+	a.w.Uvarint(index)
+	a.w.Raw(b)
+	return a.send(false)
+}
+
+func (a *answering) gone(index, n uint64) error {
+	a.begin(msgGone)
+	a.w.Uvarint(index)
+	a.w.Uvarint(n)
+	return a.send(false)
+}

@@ -1,0 +1,82 @@
+// Package replicate carries drives between devices: it offers those that are
+// here to peers that prove they may hold them, follows their heads, answers for
+// what is here, and gets what somebody wants.
+//
+// It owns the protocol on the connections of package peer, and the decisions of
+// whom to ask for what. It may import packages peer, log (whose logs verify
+// everything before it counts) and fs (only what a walk is), and nothing else of
+// Hearth. It does not mount, and finds no peers: it is told addresses.
+//
+// # Promises
+//
+// A peer learns of a drive only what the hold secret that it proved entitles it
+// to: everything that is stored, sealed as it is. Nothing of an answer is
+// stored, counted or shown before package log has verified it against a head
+// that it accepted. A peer whose answer does not verify is dropped and
+// remembered. What a peer can make this device hold or do is bounded: by the
+// limits on messages below, by one answer at a time for each of its streams, and
+// by those of package peer.
+//
+// # Protocol
+//
+// Integers are big-endian; uvarint and byte strings (a uvarint length and the
+// bytes) are those of package wire. A message is its length u32, not counting
+// these four bytes, its type u8, and its body.
+//
+// The dialer opens a control stream, whose first byte is 0, and both sides send
+// on it, each an OFFER first:
+//
+//	OFFER 1   count uvarint | tokens, 32 bytes each: see package peer
+//	NAME  2   name string, at most 64 bytes | beacon secret, 32 bytes
+//	HEAD  3   drive id, 32 bytes | writer u16 | proof |
+//	          controls: count uvarint, index uvarint each
+//
+// The drives whose tokens both know are shared. An OFFER replaces the one before
+// it. NAME is sent once there is a shared drive: the name of the device, and the
+// secret by which it is recognised on a LAN (package discovery). HEAD is sent
+// for each log of a shared drive, and again when there is a newer head:
+//
+//	proof     note string | old u64 | leaves string | edges: count uvarint, strings |
+//	          consistency: count uvarint, 32 bytes each
+//
+// It is [log.HeadProof]; one that begins at another size than the reader knows,
+// or has neither leaves nor edges, only tells, and the reader asks for its own
+// with PROVE. The controls are which of the new entries are control entries.
+//
+// Either side opens streams for requests, whose first byte is 1. On one the
+// opener sends requests without waiting, and gets the answers in their order, so
+// that what a person waits for has a stream of its own. The requests:
+//
+//	INFO  16  drive id
+//	PROVE 17  drive id | writer u16 | known u64
+//	GET   18  drive id | writer u16 | tiles: count uvarint, (level u8, n uvarint) each |
+//	          ranges: count uvarint, (first uvarint, n uvarint) each
+//	WALK  19  drive id | writer u16 | commit uvarint | op u8 | inode u64 | name string |
+//	          offset uvarint | length uvarint
+//
+// An answer is any number of the following and END, whose code is 0 or says why
+// there is nothing, or no more:
+//
+//	GENESIS 32  the first entry of the drive
+//	PROOF   33  proof
+//	TILE    34  level u8 | n uvarint | 8192 bytes, a full tile
+//	BLOCK   35  index uvarint | the stored block
+//	CONTROL 36  index uvarint | the control entry
+//	GONE    37  index uvarint | n uvarint: these are not here
+//	END     38  code u8: 0 all was said, 1 no such drive, 2 cannot, 3 too much
+//
+// INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
+// answered with PROOF, from the known size on, and what a reader begins with: the
+// newest commit and the control entries since the known size, each after the
+// tiles that verify it. GET is answered with the tiles and then the entries, or
+// GONE. WALK is answered by who can read the drive with the entries that the
+// operation reads (see [hearth/fs.Walk]), with tiles; a tile is sent once in an
+// answer.
+//
+// # Limits
+//
+// A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
+// 64 ranges of together 1,024 entries, the answer to a WALK 8 MiB of entries. A
+// stream has at most 64 requests that are not answered. Who breaks a rule is
+// disconnected with code 16.
+package replicate

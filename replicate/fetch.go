@@ -1,0 +1,351 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"hearth/fs"
+	"hearth/log"
+)
+
+// How long a reader waits: for somebody to ask, and for an answer.
+const (
+	findTime   = 5 * time.Second
+	answerTime = 10 * time.Second
+	silentTime = 30 * time.Second
+)
+
+// logIndex names an entry in flight.
+type logIndex struct {
+	log   *log.Log
+	index uint64
+}
+
+// claim says that the caller will get those of the entries that nobody is
+// getting, and returns them, and what to wait for to have the others. release
+// ends it.
+func (d *shared) claim(l *log.Log, indexes []uint64) (mine []uint64, others []chan struct{}, release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	done := make(chan struct{})
+	for _, i := range indexes {
+		if l.Holds(i) {
+			continue
+		}
+		if c := d.flights[logIndex{l, i}]; c != nil {
+			if !slices.Contains(others, c) {
+				others = append(others, c)
+			}
+			continue
+		}
+		d.flights[logIndex{l, i}] = done
+		mine = append(mine, i)
+	}
+	return mine, others, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, i := range mine {
+			delete(d.flights, logIndex{l, i})
+		}
+		close(done)
+	}
+}
+
+// Fetch implements log.Source: somebody waits for these entries.
+func (d *shared) Fetch(l *log.Log, indexes []uint64) error {
+	ctx, cancel := context.WithTimeout(d.node.life, silentTime)
+	defer cancel()
+	for {
+		mine, others, release := d.claim(l, indexes)
+		var err error
+		if len(mine) > 0 {
+			err = d.demand(ctx, l, mine)
+		}
+		release()
+		if err != nil {
+			return err
+		}
+		for _, c := range others {
+			select {
+			case <-c:
+			case <-ctx.Done():
+				return d.waited(ctx, l)
+			}
+		}
+		if len(others) == 0 {
+			d.readAhead(l, indexes)
+			return nil
+		}
+	}
+}
+
+func (d *shared) waited(ctx context.Context, l *log.Log) error {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return fmt.Errorf("blocks of writer %d of drive %v: nobody answers: %w", l.Writer(), d.id, context.DeadlineExceeded)
+	}
+	return fmt.Errorf("blocks of writer %d of drive %v: %w", l.Writer(), d.id, log.ErrMissing)
+}
+
+// demand asks one peer after the other until all entries are here.
+func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error {
+	asked := map[*session]bool{}
+	find, cancel := context.WithTimeout(ctx, findTime)
+	defer cancel()
+	silent := false
+	for {
+		changed := d.node.waitChange()
+		for _, s := range d.node.sharing(d.id) {
+			if asked[s] {
+				continue
+			}
+			asked[s] = true
+			one, cancel := context.WithTimeout(ctx, answerTime)
+			err := s.get(one, s.urgent, l, indexes)
+			cancel()
+			silent = silent || errors.Is(err, context.DeadlineExceeded)
+			if indexes = slices.DeleteFunc(indexes, l.Holds); len(indexes) == 0 {
+				return nil
+			}
+			if err != nil {
+				d.node.logger.Debug("asking a peer", "peer", s.conn.Peer(), "drive", d.id, "err", err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return d.waited(ctx, l)
+		case <-find.Done():
+			if silent {
+				return d.waited(find, l)
+			}
+			return fmt.Errorf("block %v of drive %v: nobody here has it: %w", log.Ref{Writer: l.Writer(), Index: indexes[0]}, d.id, log.ErrMissing)
+		}
+	}
+}
+
+// get asks a peer for entries, and for the tiles to verify them with.
+func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uint64) error {
+	q := &request{typ: msgGet, log: s.nameOf(l)}
+	n := 0
+	for _, i := range indexes {
+		lacking, err := l.Lacking(nil, i)
+		if err != nil {
+			return err
+		}
+		for _, t := range lacking {
+			if !slices.Contains(q.tiles, t) {
+				q.tiles = append(q.tiles, t)
+			}
+		}
+		if k := len(q.ranges); k > 0 && q.ranges[k-1].first+q.ranges[k-1].n == i {
+			q.ranges[k-1].n++
+		} else {
+			q.ranges = append(q.ranges, span{i, 1})
+		}
+		n++
+		if len(q.ranges) == maxRanges || len(q.tiles) > maxTiles-maxLevels || n == maxEntries {
+			break
+		}
+	}
+	slices.SortStableFunc(q.tiles, func(a, b log.TileRef) int { return b.Level - a.Level })
+	s.inFlight.Add(int64(n))
+	defer s.inFlight.Add(-int64(n))
+	if err := lane.do(ctx, q, func(p part) error { return s.take(l, p) }); err != nil {
+		return err
+	}
+	if n < len(indexes) {
+		return s.get(ctx, lane, l, indexes[n:])
+	}
+	return nil
+}
+
+func (s *session) nameOf(l *log.Log) logName {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	for id, d := range s.node.drives {
+		store, _, _ := d.state()
+		if store == nil {
+			continue
+		}
+		if have, err := store.Log(l.Writer()); err == nil && have == l {
+			return logName{id, l.Writer()}
+		}
+	}
+	return logName{}
+}
+
+// take adds a part of an answer to a log. What does not verify ends the
+// connection; what cannot be stored is left out, and whoever asked for it sees
+// that it is not there.
+func (s *session) take(l *log.Log, p part) error {
+	var err error
+	switch p.typ {
+	case msgTile:
+		err = l.AddTile(p.tile, p.bytes)
+	case msgBlock:
+		err = l.AddBlock(p.span.first, p.bytes)
+	case msgControl:
+		err = s.takeControl(l, p)
+	case msgGone:
+		return nil
+	default:
+		return fmt.Errorf("%w: an answer of type %d", ErrProtocol, p.typ)
+	}
+	if errors.Is(err, log.ErrProof) {
+		s.node.ban(s, err)
+		return err
+	}
+	if err != nil && !errors.Is(err, log.ErrAbsent) {
+		s.node.logger.Warn("what arrived cannot be stored", "err", err)
+	}
+	return nil
+}
+
+func (s *session) takeControl(l *log.Log, p part) error {
+	held := l.Holds(p.span.first)
+	if err := l.AddControlEntry(p.span.first, p.bytes); err != nil || held {
+		return err
+	}
+	if d := s.node.shared(s.nameOf(l).drive); d != nil {
+		if store, _, _ := d.state(); store != nil {
+			if err := store.TakeControl(l, p.span.first); err != nil {
+				s.node.logger.Warn("a control entry was passed over", "drive", d.id, "index", p.span.first, "err", err)
+			}
+			s.node.change()
+		}
+	}
+	return nil
+}
+
+// genesis asks for a drive's first entry.
+func (s *session) genesis(ctx context.Context, id log.DriveID) (*log.Genesis, error) {
+	var found *log.Genesis
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err := s.urgent.do(ctx, &request{typ: msgInfo, log: logName{drive: id}}, func(p part) error {
+		_, c, err := log.ParseEntry(p.bytes)
+		g, ok := c.(*log.Genesis)
+		if p.typ != msgGenesis || err != nil || !ok || g.DriveID() != id {
+			return fmt.Errorf("%w: a genesis of another drive", ErrProtocol)
+		}
+		found = g
+		return nil
+	})
+	if err == nil && found == nil {
+		err = errCannot
+	}
+	return found, err
+}
+
+// followHeads takes in newer heads, one after the other. What is said of a
+// drive that is still being joined waits until it is here.
+func (s *session) followHeads() {
+	waiting := map[logName]*news{}
+	for {
+		changed := s.node.waitChange()
+		for name, h := range waiting {
+			if d := s.node.shared(name.drive); d != nil {
+				if store, _, _ := d.state(); store == nil {
+					continue
+				}
+			}
+			delete(waiting, name)
+			if err := s.followHead(h); err != nil && s.ctx.Err() == nil {
+				s.node.logger.Warn("a head was not accepted", "peer", s.conn.Peer(), "drive", name.drive, "writer", name.writer, "err", err)
+			}
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-changed:
+		case h := <-s.heads:
+			if len(waiting) < maxOffer && s.shares(h.log.drive) {
+				waiting[h.log] = h
+			}
+		}
+	}
+}
+
+func (s *session) followHead(h *news) error {
+	d := s.node.shared(h.log.drive)
+	if d == nil || !s.shares(h.log.drive) {
+		return nil
+	}
+	store, _, _ := d.state()
+	if store == nil || store.OwnWriter() == h.log.writer {
+		return nil
+	}
+	l, err := store.Replica(h.log.writer)
+	if err != nil {
+		return err
+	}
+	head, err := l.Verifier().Verify(h.proof.Note)
+	if err != nil {
+		s.node.ban(s, err)
+		return err
+	}
+	if head.Size <= l.Head().Size && (head.Size != l.Head().Size || head.Root == l.Head().Root) {
+		return nil
+	}
+	if known := l.Known(); h.proof.Old == known.Size && len(h.proof.Leaves) > 0 {
+		if _, err := store.Advance(l, h.proof); err != nil {
+			return s.refused(err)
+		}
+		if len(h.controls) > 0 {
+			ctx, cancel := context.WithTimeout(s.ctx, answerTime)
+			defer cancel()
+			return s.get(ctx, s.urgent, l, h.controls)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
+	defer cancel()
+	err = s.urgent.do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
+		if p.typ != msgProof {
+			return s.take(l, p)
+		}
+		_, err := store.Advance(l, p.proof)
+		return s.refused(err)
+	})
+	s.node.change()
+	return err
+}
+
+// refused drops a peer whose head does not verify. One that passes a fork on is
+// no liar: the log's writer is.
+func (s *session) refused(err error) error {
+	if errors.Is(err, log.ErrFork) {
+		s.node.logger.Error("a drive's log has forked: its writer went back and began anew", "peer", s.conn.Peer(), "err", err)
+		return nil
+	}
+	if errors.Is(err, log.ErrProof) || errors.Is(err, log.ErrCheckpoint) {
+		s.node.ban(s, err)
+	}
+	return err
+}
+
+// Walk implements fs.Walker.
+func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
+	store, _, _ := d.state()
+	if store == nil {
+		return errCannot
+	}
+	l, err := store.Log(w.Commit.Writer)
+	if err != nil {
+		return err
+	}
+	err = errCannot
+	for _, s := range d.node.sharing(d.id) {
+		one, cancel := context.WithTimeout(ctx, answerTime)
+		err = s.urgent.do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
+			func(p part) error { return s.take(l, p) })
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}

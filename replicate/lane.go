@@ -1,0 +1,135 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"hearth/replicate/peer"
+)
+
+// lane is a stream for requests of one urgency. Requests are sent without
+// waiting for answers, which come in their order. It is opened when it is first
+// used, and ends with the connection.
+type lane struct {
+	s *session
+
+	mu      sync.Mutex
+	st      *peer.Stream
+	err     error
+	waiting []*call // sent, in order
+	room    chan struct{}
+}
+
+// call is a request that was sent.
+type call struct {
+	each func(part) error // called in the lane's goroutine; an error ends the connection
+	done chan error
+}
+
+// errCannot is matched by the error of an answer that says no.
+var errCannot = errors.New("the peer cannot answer")
+
+func newLane(s *session) *lane { return &lane{s: s, room: make(chan struct{}, maxPending)} }
+
+// do sends a request and returns when it was answered. each gets the parts of
+// the answer, also after ctx has ended: what was asked for comes.
+func (l *lane) do(ctx context.Context, q *request, each func(part) error) error {
+	select {
+	case l.room <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.s.ctx.Done():
+		return peer.ErrLost
+	}
+	c := &call{each: each, done: make(chan error, 1)}
+	if err := l.send(ctx, q, c); err != nil {
+		<-l.room
+		return err
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.s.ctx.Done():
+		return peer.ErrLost
+	}
+}
+
+func (l *lane) send(ctx context.Context, q *request, c *call) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	b := q.encode()
+	if l.st == nil {
+		st, err := l.s.conn.OpenStream(ctx)
+		if err != nil {
+			return err
+		}
+		l.st = st
+		b = append([]byte{streamRequest}, b...)
+		l.s.wg.Go(func() { l.fail(l.read(st)) })
+	}
+	l.waiting = append(l.waiting, c)
+	if _, err := l.st.Write(b); err != nil {
+		l.err = err
+		l.waiting = l.waiting[:len(l.waiting)-1]
+		return err
+	}
+	return nil
+}
+
+// read gives the answers to those who wait for them.
+func (l *lane) read(st *peer.Stream) error {
+	var buf []byte
+	for {
+		m, err := readMessage(st, &buf)
+		if err != nil {
+			return err
+		}
+		p, err := decodePart(m)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		if len(l.waiting) == 0 {
+			l.mu.Unlock()
+			return fmt.Errorf("%w: an answer to nothing", ErrProtocol)
+		}
+		c := l.waiting[0]
+		if p.typ == msgEnd {
+			l.waiting = l.waiting[1:]
+		}
+		l.mu.Unlock()
+		if p.typ != msgEnd {
+			if err := c.each(p); err != nil {
+				return err
+			}
+			continue
+		}
+		<-l.room
+		if p.code != endOK {
+			c.done <- fmt.Errorf("%w: code %d", errCannot, p.code)
+		} else {
+			c.done <- nil
+		}
+	}
+}
+
+func (l *lane) fail(err error) {
+	l.mu.Lock()
+	l.err = err
+	waiting := l.waiting
+	l.waiting = nil
+	l.mu.Unlock()
+	for _, c := range waiting {
+		c.done <- err
+	}
+	if errors.Is(err, ErrProtocol) {
+		l.s.end(codeBroken, "protocol")
+	}
+}

@@ -1,0 +1,434 @@
+package replicate
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"hearth/fs"
+	"hearth/log"
+	"hearth/replicate/peer"
+)
+
+// Options configures a node. Key and Logger are required.
+type Options struct {
+	Key    ed25519.PrivateKey // of the device
+	Listen string             // host:port; "" is any port
+	Name   string             // of the device, told to those it shares a drive with
+	Beacon [32]byte           // by which they recognise it on a LAN
+	Logger *slog.Logger
+	// Met is told the beacon secret of a device that a drive is shared with.
+	Met func(key [32]byte, name string, beacon [32]byte)
+	// Stream takes the streams of a kind that this package does not know, whose
+	// first byte was read; nil: they are refused. It owns the stream.
+	Stream func(ctx context.Context, kind byte, s *peer.Stream)
+}
+
+// Tracer does walks for others: see [fs.Drive.Trace].
+type Tracer interface {
+	Trace(ctx context.Context, w fs.Walk, visit func(log.Ref) bool) error
+}
+
+// Node shares drives with peers. It is safe for concurrent use.
+type Node struct {
+	options Options
+	logger  *slog.Logger
+	ep      *peer.Endpoint
+	life    context.Context
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex
+	drives   map[log.DriveID]*shared
+	sessions map[*session]struct{}
+	dialing  map[string]context.CancelFunc
+	banned   map[peer.Key]string
+	changed  chan struct{} // closed and replaced when sessions or what they share change
+}
+
+// shared is a drive that is here, or wanted.
+type shared struct {
+	node *Node
+	id   log.DriveID
+	hold [32]byte
+
+	mu      sync.Mutex
+	store   *log.Store // nil: wanted
+	tracer  Tracer
+	keep    bool
+	end     context.CancelFunc
+	flights map[logIndex]chan struct{}
+	aheads  map[*log.Log]*ahead
+}
+
+// New opens the device's socket. Run has to be called.
+func New(o Options) (*Node, error) {
+	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		options: o, logger: o.Logger, ep: ep,
+		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
+		banned: map[peer.Key]string{}, changed: make(chan struct{}),
+	}
+	n.life, n.stop = context.WithCancel(context.Background())
+	n.wg.Go(n.accept)
+	return n, nil
+}
+
+// Port returns the UDP port of the device.
+func (n *Node) Port() int { return n.ep.Port() }
+
+// Key returns the device's public key.
+func (n *Node) Key() [32]byte { return n.ep.Self() }
+
+// Close ends all connections. The drives' stores can be closed afterwards.
+func (n *Node) Close() error {
+	n.stop()
+	err := n.ep.Close()
+	n.wg.Wait()
+	return err
+}
+
+func (n *Node) accept() {
+	for {
+		c, err := n.ep.Accept(n.life)
+		if err != nil {
+			if n.life.Err() == nil && !errors.Is(err, peer.ErrClosed) {
+				n.logger.Error("no more connections are accepted", "err", err)
+			}
+			return
+		}
+		n.wg.Go(func() { n.serve(c) })
+	}
+}
+
+// Add shares a drive, or changes how. With keep, all of it is brought here;
+// tracer is nil for a device that cannot read it.
+func (n *Node) Add(store *log.Store, tracer Tracer, keep bool) {
+	n.mu.Lock()
+	d := n.drives[store.DriveID()]
+	if d == nil || d.hold != store.HoldSecret() {
+		d = n.newShared(store.DriveID(), store.HoldSecret())
+		n.drives[d.id] = d
+	}
+	n.mu.Unlock()
+	d.mu.Lock()
+	fresh := d.store != store
+	d.store, d.tracer, d.keep = store, tracer, keep
+	if fresh {
+		if d.end != nil {
+			d.end()
+		}
+		var ctx context.Context
+		ctx, d.end = context.WithCancel(n.life)
+		n.wg.Go(func() { d.watch(ctx, store) })
+	}
+	d.mu.Unlock()
+	store.SetSource(d)
+	n.change()
+}
+
+func (n *Node) newShared(id log.DriveID, hold [32]byte) *shared {
+	return &shared{node: n, id: id, hold: hold, flights: map[logIndex]chan struct{}{}, aheads: map[*log.Log]*ahead{}}
+}
+
+// Want offers to share a drive that is not here yet: see [Node.Genesis].
+func (n *Node) Want(id log.DriveID, hold [32]byte) {
+	n.mu.Lock()
+	if n.drives[id] == nil {
+		n.drives[id] = n.newShared(id, hold)
+	}
+	n.mu.Unlock()
+	n.change()
+}
+
+// Remove ends the sharing of a drive.
+func (n *Node) Remove(id log.DriveID) {
+	n.mu.Lock()
+	d := n.drives[id]
+	delete(n.drives, id)
+	n.mu.Unlock()
+	if d != nil {
+		d.mu.Lock()
+		if d.end != nil {
+			d.end()
+		}
+		store := d.store
+		d.mu.Unlock()
+		if store != nil {
+			store.SetSource(nil)
+		}
+	}
+	n.change()
+}
+
+// Walker returns who does walks for a drive.
+func (n *Node) Walker(id log.DriveID) fs.Walker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if d := n.drives[id]; d != nil {
+		return d
+	}
+	return nil
+}
+
+func (n *Node) shared(id log.DriveID) *shared {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.drives[id]
+}
+
+// secrets are the hold secrets of all drives.
+func (n *Node) secrets() map[peer.ID]peer.Secret {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := make(map[peer.ID]peer.Secret, len(n.drives))
+	for id, d := range n.drives {
+		all[peer.ID(id)] = d.hold
+	}
+	return all
+}
+
+// change wakes those who wait for sessions, drives or heads.
+func (n *Node) change() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+func (n *Node) waitChange() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.changed
+}
+
+// watch tells the sessions of the drive's newer heads.
+func (d *shared) watch(ctx context.Context, store *log.Store) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	watched := map[*log.Log]bool{}
+	for {
+		changed := d.node.waitChange()
+		for _, l := range store.Logs() {
+			if watched[l] {
+				continue
+			}
+			watched[l] = true
+			wg.Go(func() {
+				for {
+					c := l.Changed()
+					d.node.change()
+					select {
+					case <-c:
+					case <-ctx.Done():
+						return
+					}
+				}
+			})
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *shared) state() (store *log.Store, tracer Tracer, keep bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.store, d.tracer, d.keep
+}
+
+// Connect keeps a connection to an address for as long as the node lives, or
+// until Disconnect. With expect only that device will do. The first attempt's
+// error is returned; further ones go on.
+func (n *Node) Connect(ctx context.Context, addr string, expect *[32]byte) error {
+	n.mu.Lock()
+	if n.dialing[addr] != nil {
+		n.mu.Unlock()
+		return nil
+	}
+	dial, cancel := context.WithCancel(n.life)
+	n.dialing[addr] = cancel
+	n.mu.Unlock()
+	first := make(chan error, 1)
+	n.wg.Go(func() { n.dial(dial, addr, (*peer.Key)(expect), first) })
+	select {
+	case err := <-first:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Disconnect ends the attempts to reach an address.
+func (n *Node) Disconnect(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if cancel := n.dialing[addr]; cancel != nil {
+		cancel()
+		delete(n.dialing, addr)
+	}
+}
+
+// Redialling waits between these.
+const (
+	redialFirst = 500 * time.Millisecond
+	redialLast  = 30 * time.Second
+)
+
+func (n *Node) dial(ctx context.Context, addr string, expect *peer.Key, first chan error) {
+	wait := redialFirst
+	for {
+		if expect == nil || !n.connected(*expect) {
+			c, err := n.ep.Dial(ctx, addr, expect)
+			select {
+			case first <- err:
+			default:
+			}
+			if err == nil {
+				begun := time.Now()
+				n.serve(c)
+				if time.Since(begun) > redialLast {
+					wait = redialFirst
+				}
+			} else if ctx.Err() == nil {
+				n.logger.Debug("dialing a peer", "addr", addr, "err", err)
+			}
+		} else {
+			select {
+			case first <- nil:
+			default:
+			}
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		wait = min(2*wait, redialLast)
+	}
+}
+
+func (n *Node) connected(key peer.Key) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for s := range n.sessions {
+		if s.conn.Peer() == key {
+			return true
+		}
+	}
+	return false
+}
+
+// Peer is a connected device.
+type Peer struct {
+	Key            [32]byte
+	Name           string // what it says; empty while no drive is shared
+	Addr           string
+	Dialed         bool // by this device
+	RTT            time.Duration
+	Sent, Received uint64 // bytes
+	Since          time.Time
+	Drives         []log.DriveID // that are shared with it
+}
+
+// Peers lists the connections, oldest first.
+func (n *Node) Peers() []Peer {
+	n.mu.Lock()
+	sessions := slices.Collect(maps.Keys(n.sessions))
+	n.mu.Unlock()
+	var all []Peer
+	for _, s := range sessions {
+		all = append(all, s.describe())
+	}
+	slices.SortFunc(all, func(a, b Peer) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
+// sharing returns the sessions that share a drive, the nearest first.
+func (n *Node) sharing(id log.DriveID) []*session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []*session
+	for s := range n.sessions {
+		if s.shares(id) {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b *session) int { return int(a.load() - b.load()) })
+	return all
+}
+
+// ban remembers a peer that sent what did not verify.
+func (n *Node) ban(s *session, why error) {
+	n.mu.Lock()
+	if len(n.banned) < 1024 {
+		n.banned[s.conn.Peer()] = why.Error()
+	}
+	n.mu.Unlock()
+	n.logger.Warn("a peer sent what does not verify", "peer", s.conn.Peer(), "addr", s.conn.Remote(), "err", why)
+	s.end(codeBroken, "what you sent does not verify")
+}
+
+func (n *Node) isBanned(key peer.Key) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, yes := n.banned[key]
+	return yes
+}
+
+// Genesis asks for the first entry of a drive that is wanted, as soon as
+// somebody who has it is connected.
+func (n *Node) Genesis(ctx context.Context, id log.DriveID) (*log.Genesis, error) {
+	for {
+		changed := n.waitChange()
+		for _, s := range n.sharing(id) {
+			g, err := s.genesis(ctx, id)
+			if err == nil {
+				return g, nil
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			n.logger.Debug("asking for a genesis", "peer", s.conn.Peer(), "err", err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("drive %v: %w: %w", id, log.ErrMissing, context.Cause(ctx))
+		}
+	}
+}
+
+// AwaitHead waits until the newest version of a drive that others write is
+// known here, and can be read if it ever will.
+func (n *Node) AwaitHead(ctx context.Context, store *log.Store, read bool) error {
+	l, err := store.Replica(0)
+	if err != nil {
+		return err
+	}
+	for {
+		changed := n.waitChange()
+		if l.Head().Size > 0 && (!read || store.CanRead()) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("drive %v: %w: %w", store.DriveID(), log.ErrMissing, context.Cause(ctx))
+		}
+	}
+}

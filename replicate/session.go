@@ -1,0 +1,375 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hearth/log"
+	"hearth/replicate/peer"
+)
+
+// codeBroken closes a connection whose peer broke a rule.
+const codeBroken = peer.CodeUser
+
+// helloTime is how long a peer may take to say who it is.
+const helloTime = 10 * time.Second
+
+// session is one connection: the control stream and the streams for requests
+// of both sides.
+type session struct {
+	node  *Node
+	conn  *peer.Conn
+	since time.Time
+	ctx   context.Context // ends with the connection
+	wg    sync.WaitGroup
+
+	writeMu sync.Mutex
+	control *peer.Stream
+
+	urgent, bulk *lane
+	inFlight     atomic.Int64 // entries asked for
+
+	mu      sync.Mutex
+	offered [][32]byte
+	drives  map[log.DriveID]bool
+	profile profile
+	told    bool
+	pushed  map[logName]uint64 // sizes of the heads that were sent
+	heads   chan *news
+}
+
+// serve is a connection's life.
+func (n *Node) serve(c *peer.Conn) {
+	if n.isBanned(c.Peer()) {
+		c.Close(codeBroken, "what you sent did not verify")
+		return
+	}
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	s := &session{
+		node: n, conn: c, since: time.Now(), ctx: ctx,
+		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
+	}
+	s.urgent, s.bulk = newLane(s), newLane(s)
+	err := s.run()
+	n.mu.Lock()
+	delete(n.sessions, s)
+	n.mu.Unlock()
+	cancel()
+	if errors.Is(err, ErrProtocol) {
+		n.logger.Warn("a peer breaks the protocol", "peer", c.Peer(), "addr", c.Remote(), "err", err)
+		c.Close(codeBroken, "protocol")
+	} else {
+		c.Close(peer.CodeDone, "")
+	}
+	s.wg.Wait()
+	n.change()
+	n.logger.Debug("a connection ended", "peer", c.Peer(), "addr", c.Remote(), "err", err)
+}
+
+func (s *session) end(code peer.Code, text string) { s.conn.Close(code, text) }
+
+func (s *session) run() error {
+	stop := context.AfterFunc(s.node.life, func() { s.end(peer.CodeShutdown, "") })
+	defer stop()
+	hello, cancel := context.WithTimeout(s.ctx, helloTime)
+	defer cancel()
+	if err := s.openControl(hello); err != nil {
+		return err
+	}
+	cancel()
+	s.node.mu.Lock()
+	s.node.sessions[s] = struct{}{}
+	s.node.mu.Unlock()
+	failed := make(chan error, 3)
+	s.wg.Go(func() { failed <- s.readControl() })
+	s.wg.Go(func() { failed <- s.acceptStreams() })
+	s.wg.Go(func() { failed <- s.tell() })
+	s.wg.Go(s.followHeads)
+	s.wg.Go(s.pull)
+	select {
+	case err := <-failed:
+		return err
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
+
+func (s *session) openControl(ctx context.Context) error {
+	if s.conn.Dialed() {
+		st, err := s.conn.OpenStream(ctx)
+		if err != nil {
+			return err
+		}
+		s.control = st
+		_, err = st.Write([]byte{streamControl})
+		return err
+	}
+	st, err := s.conn.AcceptStream(ctx)
+	if err != nil {
+		return err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = st.SetReadDeadline(deadline)
+	var kind [1]byte
+	if _, err := io.ReadFull(st, kind[:]); err != nil {
+		return err
+	}
+	if kind[0] != streamControl {
+		return fmt.Errorf("%w: the first stream has kind %d", ErrProtocol, kind[0])
+	}
+	_ = st.SetReadDeadline(time.Time{})
+	s.control = st
+	return nil
+}
+
+func (s *session) write(b []byte) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	_ = s.control.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	_, err := s.control.Write(b)
+	return err
+}
+
+// readControl takes in what the other side says.
+func (s *session) readControl() error {
+	var buf []byte
+	for {
+		m, err := readMessage(s.control, &buf)
+		if err != nil {
+			return err
+		}
+		switch m.typ {
+		case msgOffer:
+			tokens, err := decodeOffer(m.body)
+			if err != nil {
+				return err
+			}
+			s.mu.Lock()
+			s.offered = tokens
+			s.mu.Unlock()
+			s.match()
+		case msgName:
+			p, err := decodeProfile(m.body)
+			if err != nil {
+				return err
+			}
+			s.mu.Lock()
+			s.profile = p
+			any := len(s.drives) > 0
+			s.mu.Unlock()
+			if any && s.node.options.Met != nil {
+				s.node.options.Met(s.conn.Peer(), p.name, p.beacon)
+			}
+		case msgHead:
+			h, err := decodeNews(m.body)
+			if err != nil {
+				return err
+			}
+			select {
+			case s.heads <- h:
+			case <-s.ctx.Done():
+				return s.ctx.Err()
+			}
+		default:
+			return fmt.Errorf("%w: a message of type %d", ErrProtocol, m.typ)
+		}
+	}
+}
+
+// match finds out which drives are shared.
+func (s *session) match() {
+	secrets := s.node.secrets()
+	s.mu.Lock()
+	tokens := make([]peer.Token, len(s.offered))
+	for i, t := range s.offered {
+		tokens[i] = t
+	}
+	was := len(s.drives)
+	clear(s.drives)
+	for _, id := range s.conn.MatchTokens(tokens, secrets) {
+		s.drives[log.DriveID(id)] = true
+	}
+	now := len(s.drives)
+	s.mu.Unlock()
+	if now > 0 {
+		s.conn.Known()
+	}
+	if was != now {
+		s.node.change()
+	}
+}
+
+func (s *session) shares(id log.DriveID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drives[id]
+}
+
+// load orders the peers that could be asked: by what they have to do, and how
+// far they are.
+func (s *session) load() int64 {
+	return int64(s.conn.RTT()) * (1 + s.inFlight.Load())
+}
+
+// tell offers drives and sends heads, as they change.
+func (s *session) tell() error {
+	var offered map[peer.ID]peer.Secret
+	for {
+		changed := s.node.waitChange()
+		secrets := s.node.secrets()
+		if offered == nil || !sameSecrets(offered, secrets) {
+			offered = secrets
+			tokens := s.conn.OfferTokens(secrets)
+			plain := make([][32]byte, len(tokens))
+			for i, t := range tokens {
+				plain[i] = t
+			}
+			if len(plain) > maxOffer {
+				plain = plain[:maxOffer]
+			}
+			if err := s.write(encodeOffer(plain)); err != nil {
+				return err
+			}
+			s.match()
+		}
+		if err := s.push(); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		}
+	}
+}
+
+func sameSecrets(a, b map[peer.ID]peer.Secret) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for id, x := range a {
+		if y, ok := b[id]; !ok || x != y {
+			return false
+		}
+	}
+	return true
+}
+
+// push sends the heads that the other side has not heard of.
+func (s *session) push() error {
+	s.mu.Lock()
+	var ids []log.DriveID
+	for id := range s.drives {
+		ids = append(ids, id)
+	}
+	introduce := len(ids) > 0 && !s.told
+	s.told = s.told || introduce
+	s.mu.Unlock()
+	if introduce {
+		p := profile{name: cut(s.node.options.Name, maxName), beacon: s.node.options.Beacon}
+		if err := s.write(p.encode()); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		d := s.node.shared(id)
+		if d == nil {
+			continue
+		}
+		store, _, _ := d.state()
+		if store == nil || store.Copied() {
+			continue // a copied store shows no head of its own
+		}
+		for w, l := range store.Logs() {
+			if err := s.pushHead(logName{id, w}, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) pushHead(name logName, l *log.Log) error {
+	s.mu.Lock()
+	had := s.pushed[name]
+	s.mu.Unlock()
+	head := l.Head()
+	if head.Size <= had {
+		return nil
+	}
+	h := news{log: name, proof: log.HeadProof{Note: head.Note}}
+	if had > 0 {
+		if p, err := l.ProveHead(had); err == nil {
+			h.proof = p
+			h.controls = l.Controls(had, maxControls)
+			if len(h.controls) >= maxControls {
+				h.controls, h.proof.Leaves, h.proof.Edges = nil, nil, nil
+			}
+		}
+	}
+	s.mu.Lock()
+	s.pushed[name] = head.Size
+	s.mu.Unlock()
+	return s.write(h.encode())
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && s[n]&0xc0 == 0x80 {
+		n--
+	}
+	return s[:n]
+}
+
+// acceptStreams serves the other side's streams.
+func (s *session) acceptStreams() error {
+	for {
+		st, err := s.conn.AcceptStream(s.ctx)
+		if err != nil {
+			return err
+		}
+		s.wg.Go(func() {
+			defer st.Close()
+			var kind [1]byte
+			_ = st.SetReadDeadline(time.Now().Add(helloTime))
+			if _, err := io.ReadFull(st, kind[:]); err != nil {
+				return
+			}
+			_ = st.SetReadDeadline(time.Time{})
+			switch {
+			case kind[0] == streamRequest:
+				if err := s.answer(st); errors.Is(err, ErrProtocol) {
+					s.node.logger.Warn("a peer breaks the protocol", "peer", s.conn.Peer(), "err", err)
+					s.end(codeBroken, "protocol")
+				}
+			case kind[0] != streamControl && s.node.options.Stream != nil:
+				s.node.options.Stream(s.ctx, kind[0], st)
+			default:
+				st.Cancel(codeBroken)
+			}
+		})
+	}
+}
+
+func (s *session) describe() Peer {
+	st := s.conn.Stats()
+	p := Peer{
+		Key: s.conn.Peer(), Addr: s.conn.Remote().String(), Dialed: s.conn.Dialed(),
+		RTT: st.RTT, Sent: st.Sent, Received: st.Received, Since: s.since,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.Name = s.profile.name
+	for id := range s.drives {
+		p.Drives = append(p.Drives, id)
+	}
+	return p
+}
