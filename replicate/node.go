@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -296,7 +297,10 @@ func (n *Node) dial(ctx context.Context, addr string, expect *peer.Key, first ch
 			case first <- err:
 			default:
 			}
-			if err == nil {
+			if err == nil && n.redundant(c) {
+				c.Close(peer.CodeDone, "connected already")
+				wait = redialLast
+			} else if err == nil {
 				begun := time.Now()
 				n.serve(c)
 				if time.Since(begun) > redialLast {
@@ -320,6 +324,21 @@ func (n *Node) dial(ctx context.Context, addr string, expect *peer.Key, first ch
 		}
 		wait = min(2*wait, redialLast)
 	}
+}
+
+// redundant reports whether a connection that was dialed is one too many: there
+// is one already that was dialed, too, or, of two devices that dial each other,
+// by the one with the lesser key.
+func (n *Node) redundant(c *peer.Conn) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	own, other := n.ep.Self(), c.Peer()
+	for s := range n.sessions {
+		if s.conn.Peer() == other && (s.conn.Dialed() || bytes.Compare(own[:], other[:]) > 0) {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Node) connected(key peer.Key) bool {

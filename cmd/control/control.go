@@ -67,6 +67,11 @@ const (
 	Purge    = "/v1/purge"
 	Verify   = "/v1/verify"
 	Export   = "/v1/export"
+	Share    = "/v1/share"
+	Join     = "/v1/join"
+	Peers    = "/v1/peers"
+	Connect  = "/v1/connect"
+	Nearby   = "/v1/nearby"
 )
 
 // Path is a name or path that need not be UTF-8.

@@ -41,10 +41,12 @@ type Daemon struct {
 	logger  *slog.Logger
 	device  home.Device
 	memory  int64
+	config  home.Config
 	started time.Time
 
-	drives drives
-	mounts mounts
+	drives  drives
+	mounts  mounts
+	network network
 
 	ready    chan struct{} // closed when requests may be answered
 	stopping chan struct{} // closed when the daemon is to end
@@ -144,7 +146,7 @@ func newDaemon(o Options) (*Daemon, error) {
 	// kernel takes back only when it has to.
 	debug.SetMemoryLimit(memory - memory/8)
 	d := &Daemon{
-		home: o.Home, logger: o.Logger, device: device, memory: memory, started: time.Now(),
+		home: o.Home, logger: o.Logger, device: device, memory: memory, config: config, started: time.Now(),
 		ready: make(chan struct{}), stopping: make(chan struct{}),
 	}
 	d.drives.open = map[string]*held{}
@@ -158,6 +160,12 @@ func (d *Daemon) begin(ctx context.Context, o Options) error {
 	}
 	if err := d.removeUnfinished(); err != nil {
 		return err
+	}
+	if d.home.HasIdentity() {
+		// A device that never spoke to another has no socket open.
+		if err := d.network.start(d); err != nil {
+			d.logger.Error("other devices cannot be reached", "err", err)
+		}
 	}
 	if err := d.remount(ctx); err != nil {
 		return err
@@ -197,7 +205,7 @@ func (d *Daemon) letGo() { d.stopOnce.Do(func() { close(d.stopping) }) }
 // a daemon that was told to end ends.
 func (d *Daemon) end(ctx context.Context) error {
 	err := d.unmountAll(ctx, true)
-	err = errors.Join(err, d.closeDrives(ctx))
+	err = errors.Join(err, d.network.end(), d.closeDrives(ctx))
 	if err != nil {
 		d.logger.Error("the end was not clean", "err", err)
 		return err

@@ -29,7 +29,8 @@ type held struct {
 	name string
 	mu   sync.Mutex
 	// drive and store are nil while the drive is not open; problem says why it
-	// could not be opened when that was last tried.
+	// could not be opened when that was last tried. A drive that is only held
+	// for others has a store and no drive.
 	drive   *fs.Drive
 	store   *log.Store
 	problem error
@@ -58,6 +59,8 @@ func (d *Daemon) openDrive(ctx context.Context, name string) (*held, error) {
 		return nil, control.NoDaemon("", "the daemon ends")
 	case h.drive != nil:
 		return h, nil
+	case h.store != nil:
+		return nil, h.problem
 	}
 	h.store, h.drive, h.problem = d.load(ctx, name, len(names))
 	if h.problem != nil {
@@ -85,10 +88,17 @@ func (d *Daemon) load(ctx context.Context, name string, drives int) (*log.Store,
 	if err != nil {
 		return nil, nil, err // names the drive's directory
 	}
+	d.network.add(store, nil)
+	if !store.CanRead() {
+		d.logger.Info("drive is held for others", "drive", name)
+		return store, nil, control.Failed("ask for a link that was made without --hold", "drive %s is held for others: this device cannot read it", name)
+	}
 	drive, err := fs.Open(context.WithoutCancel(ctx), d.driveOptions(store, drives))
 	if err != nil {
+		d.network.remove(store)
 		return nil, nil, errors.Join(fmt.Errorf("open drive %s: %w", name, err), store.Close())
 	}
+	d.network.add(store, drive)
 	d.logger.Info("drive is open", "drive", name, "version", drive.Newest().String(), "took", time.Since(begun))
 	return store, drive, nil
 }
@@ -193,10 +203,18 @@ func (d *Daemon) openAll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := d.openDrive(ctx, name); err != nil {
+		if _, err := d.openDrive(ctx, name); err != nil && !d.onlyHeld(name) {
 			d.logger.Error("a drive cannot be opened", "drive", name, "err", err)
 		}
 	}
+}
+
+// onlyHeld reports whether a drive is here for others alone.
+func (d *Daemon) onlyHeld(name string) bool {
+	h := d.heldDrive(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.store != nil && h.drive == nil
 }
 
 // eachDrive calls fn for the drives that are open.
@@ -229,6 +247,8 @@ func (d *Daemon) closeDrives(ctx context.Context) error {
 			if err := h.drive.Close(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("close drive %s: %w", h.name, err))
 			}
+		}
+		if h.store != nil {
 			if err := h.store.Close(); err != nil {
 				errs = append(errs, fmt.Errorf("close the store of drive %s: %w", h.name, err))
 			}

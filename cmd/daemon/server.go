@@ -51,6 +51,11 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Purge, stream(d, d.purge))
 	same(control.Verify, stream(d, d.verify))
 	same(control.Export, stream(d, d.export))
+	same(control.Share, answer(d, d.share))
+	same(control.Join, answer(d, d.join))
+	same(control.Peers, answer(d, d.peers))
+	same(control.Connect, answer(d, d.connect))
+	same(control.Nearby, answer(d, d.nearby))
 
 	// For developers: curl --unix-socket HOME/socket http://hearth/debug/pprof/heap
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

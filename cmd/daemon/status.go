@@ -58,6 +58,11 @@ func (d *Daemon) driveStatus(ctx context.Context, name string) (control.DriveSta
 		if ctx.Err() != nil {
 			return st, context.Cause(ctx)
 		}
+		if h := d.heldDrive(name); d.onlyHeld(name) {
+			st.ID = h.store.ID()
+			st.Health = append(st.Health, h.health()...)
+			return st, nil
+		}
 		st.Health = append(st.Health, err.Error())
 		return st, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -63,7 +64,16 @@ func (h *Home) Device() (Device, error) {
 type Config struct {
 	// Memory bounds what the daemon uses, as "512MiB".
 	Memory Size `json:"memory"`
+	// Listen is the UDP address for other devices, as ":29443". If it is taken,
+	// any port will do.
+	Listen string `json:"listen"`
+	// Interfaces are those on which devices are looked for; none: all that are
+	// up.
+	Interfaces []string `json:"interfaces"`
 }
+
+// DefaultListen is where devices listen when nothing else is said.
+const DefaultListen = ":29443"
 
 // DefaultMemory bounds the daemon when nothing else is said.
 const DefaultMemory Size = 512 << 20
@@ -82,7 +92,7 @@ func (c *Config) UnmarshalJSON(b []byte) error {
 
 // Config reads the settings.
 func (h *Home) Config() (Config, error) {
-	c := Config{Memory: DefaultMemory}
+	c := Config{Memory: DefaultMemory, Listen: DefaultListen}
 	if err := h.read("config.json", &c); err != nil {
 		return Config{}, err
 	}
@@ -93,6 +103,9 @@ func (h *Home) Config() (Config, error) {
 func (c Config) Check() error {
 	if c.Memory < minMemory {
 		return fmt.Errorf("memory is %s; the least is %s", c.Memory, minMemory)
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("listen is %q, not HOST:PORT or :PORT: %w", c.Listen, err)
 	}
 	return nil
 }

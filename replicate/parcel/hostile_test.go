@@ -156,7 +156,6 @@ func hostile(t *testing.T, dst string, o Offer, manifest []byte, steps []message
 		result <- err
 	}()
 	c := newConn(context.Background(), a, 0)
-	defer func() { c.end(nil, false) }()
 	say := func(typ uint8, body []byte) error {
 		return c.write(typ, append(make([]byte, headerLen), body...))
 	}
@@ -184,6 +183,10 @@ func hostile(t *testing.T, dst string, o Offer, manifest []byte, steps []message
 			}
 		}
 	}
+	for err == nil { // until the receiver says what it thinks of it
+		_, err = c.recv()
+	}
+	c.end(err, false)
 	return <-result
 }
 
