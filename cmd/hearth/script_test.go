@@ -48,6 +48,7 @@ func TestScript(t *testing.T) {
 			"mode":    cmdMode,
 			"eq":      cmdEq,
 			"mangle":  cmdMangle,
+			"await":   cmdAwait,
 		},
 	})
 }
@@ -68,6 +69,10 @@ func setup(env *testscript.Env) error {
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("TZ", "UTC")
 	env.Defer(func() { endDaemon(dir) })
+	// A second device, for scripts that want one.
+	other := filepath.Join(env.WorkDir, "other")
+	env.Setenv("OTHER", other)
+	env.Defer(func() { endDaemon(other) })
 	return nil
 }
 
@@ -116,6 +121,18 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); h.Locked(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("the daemon does not end")
+		}
+	}
+}
+
+// cmdAwait runs a shell command until it succeeds: await COMMAND.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await COMMAND")
+	}
+	for deadline := time.Now().Add(20 * time.Second); ts.Exec("sh", "-c", args[0]) != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("it does not succeed: %s", args[0])
 		}
 	}
 }

@@ -118,7 +118,7 @@ func TestHostileSender(t *testing.T) {
 		{"two files at once", huge, file("f", 200<<10), []message{{msgFile, begin(0, 0, 200<<10)}, {msgFile, begin(0, 0, 200<<10)}}},
 		{"changed file that is none", one, file("f", 5), []message{{msgChanged, []byte{0, 0}}}},
 		{"wrong hash for ever", one, file("f", 5), []message{{msgBatch, wrong()}, {msgEnd, nil}, {msgBatch, wrong()}, {msgEnd, nil},
-			{msgBatch, wrong()}, {msgEnd, nil}}},
+			{msgBatch, wrong()}, {msgEnd, nil}, {msgBatch, wrong()}, {msgEnd, nil}}},
 		{"unknown message", one, file("f", 5), []message{{14, nil}}},
 		{"offer again", one, file("f", 5), []message{{msgOffer, nil}}},
 	} {

@@ -198,8 +198,6 @@ func TestResumePlacing(t *testing.T) {
 	write(t, src+"/one", []byte("1"))
 	write(t, src+"/two/x", []byte("2"))
 	so := SendOptions{Paths: []string{src + "/one", src + "/two"}, ID: NewID()}
-	// A folder that takes part of the work and fails in it: "two" cannot be
-	// placed as long as its mark is a file that is in the way of nothing else.
 	ctx, stop := context.WithCancelCause(context.Background())
 	a, b := loopback(t)
 	var got, sent error
@@ -246,7 +244,8 @@ func TestResumePlacing(t *testing.T) {
 	if o.sent.Moved != 0 || !slices.Equal(o.got.Names, []string{"one", "two"}) {
 		t.Fatalf("%+v", o.got)
 	}
-	same(t, src, dst)
+	same(t, src+"/one", dst+"/one")
+	same(t, src+"/two", dst+"/two")
 }
 
 // A manifest that is another one begins anew.
