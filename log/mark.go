@@ -119,7 +119,7 @@ func (l *Log) settleLocked() error {
 	if m.head.Size == l.marked.head.Size && m.rewriting == l.marked.rewriting && m.pos == l.marked.pos && !l.locsStale {
 		return nil
 	}
-	if err := l.syncIndex(); err != nil {
+	if err := l.syncIndex(nil); err != nil {
 		return fmt.Errorf("settling the index of %s: %w", l.dir, err)
 	}
 	if err := l.disk.WriteFile(l.indexPath("mark"), m.encode()); err != nil {
@@ -133,12 +133,13 @@ func (l *Log) settleLocked() error {
 // syncIndex writes and syncs the hash tree and the locations. After a failed
 // sync nothing is known about what the files hold, and a later sync that
 // succeeds says nothing about it: the mark then stays where it is until the
-// log is opened again, which computes anew what comes after it.
-func (l *Log) syncIndex() error {
+// log is opened again, which computes anew what comes after it. update is what
+// to write of the locations; nil: all there is.
+func (l *Log) syncIndex(update *locsUpdate) error {
 	if err := l.tree.flush(); err != nil {
 		return err
 	}
-	if err := l.flushLocations(); err != nil {
+	if err := l.flushLocations(update); err != nil {
 		return err
 	}
 	if err := l.tree.sync(); err != nil {
@@ -152,7 +153,7 @@ func (l *Log) syncIndex() error {
 	return nil
 }
 
-func (l *Log) flushLocations() error {
+func (l *Log) flushLocations(given *locsUpdate) error {
 	if l.locsFile == nil {
 		f, err := openOrCreate(l.disk, l.indexPath("locs"))
 		if err != nil {
@@ -162,6 +163,12 @@ func (l *Log) flushLocations() error {
 			return errors.Join(err, f.Close())
 		}
 		l.locsFile = f
+	}
+	if given != nil {
+		if err := given.writeTo(l.locsFile); err != nil {
+			return fmt.Errorf("%s: %w", l.indexPath("locs"), err)
+		}
+		return nil
 	}
 	l.mu.Lock()
 	update := l.locs.takeDirty()

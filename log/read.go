@@ -85,7 +85,12 @@ func (l *Log) readFrame(dst []byte, index uint64) (frame, []byte, location, erro
 	}
 	n := frameHeader + int(loc.length())
 	if seg == nil {
-		dst = append(dst, l.pend[loc.offset()-l.pendOff:][:n]...)
+		at := loc.offset() - l.pendOff
+		if at+int64(n) > int64(len(l.pend)) {
+			l.mu.RUnlock()
+			return frame{}, dst, loc, l.damage(index, loc, "its place lies beyond the end of the log")
+		}
+		dst = append(dst, l.pend[at:][:n]...)
 		l.mu.RUnlock()
 	} else {
 		l.mu.RUnlock()

@@ -197,6 +197,14 @@ func (l *Log) scanReplica(from position) error {
 	if len(nums) == 0 {
 		return fmt.Errorf("%w: no segments in %s", ErrForeign, l.segs.dir)
 	}
+	// The file of locations may be newer than the record of where it ends.
+	for page, locs := range l.locs.pages {
+		for i, loc := range locs {
+			if at := (position{loc.segment(), loc.offset()}); loc != 0 && !at.before(from) {
+				l.locs.set(uint64(page)*locsPerPage+uint64(i), 0)
+			}
+		}
+	}
 	end := position{nums[len(nums)-1], segmentHeader}
 	for _, num := range nums {
 		if num < from.segment {
@@ -271,16 +279,32 @@ func (l *Log) settleReplica() error {
 	}
 	l.appendMu.Lock()
 	err := l.flush(true)
-	tail, head := l.tail, l.Head()
-	pos := position{tail.num, l.pendOff}
+	head := l.Head()
+	pos := position{l.tail.num, l.pendOff}
+	same := head.Size == l.marked.head.Size && pos == l.marked.pos && !l.locsStale
+	var update locsUpdate
+	if err == nil && !same {
+		// What arrives from here on is not durable when this is.
+		l.mu.Lock()
+		update = l.locs.takeDirty()
+		l.mu.Unlock()
+	}
 	l.appendMu.Unlock()
-	if err != nil {
+	if err != nil || same {
 		return err
 	}
-	if head.Size == l.marked.head.Size && pos == l.marked.pos {
-		return nil
+	if err := l.settleAt(head, pos, update); err != nil {
+		l.mu.Lock()
+		l.locs.putBack(update)
+		l.mu.Unlock()
+		return fmt.Errorf("settling the replica %s: %w", l.dir, err)
 	}
-	// The tail before the locations: they must not name what is not there.
+	return nil
+}
+
+// settleAt makes durable the frames before pos, the tiles of head, and the
+// locations, which must not name what is not there, in this order.
+func (l *Log) settleAt(head Head, pos position, update locsUpdate) error {
 	seg, err := l.segs.get(pos.segment)
 	if err != nil {
 		return err
@@ -290,14 +314,14 @@ func (l *Log) settleReplica() error {
 	if err != nil {
 		return err
 	}
-	if err := l.syncIndex(); err != nil {
-		return fmt.Errorf("settling the replica %s: %w", l.dir, err)
+	if err := l.syncIndex(&update); err != nil {
+		return err
 	}
 	file := replicaFile{Format: FormatVersion, Head: string(head.Note), Segment: pos.segment, Offset: pos.offset}
 	if err := writeChecked(l.disk, l.replicaPath(), file); err != nil {
-		return fmt.Errorf("settling the replica %s: %w", l.dir, err)
+		return err
 	}
-	l.marked = mark{pos: pos, head: head}
+	l.marked, l.locsStale = mark{pos: pos, head: head}, false
 	l.sinceMark.Store(0)
 	return nil
 }
@@ -447,8 +471,11 @@ func (l *Log) checkLeaf(index uint64, body []byte) error {
 // forget makes an entry one that is not here.
 func (l *Log) forget(index uint64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.locs.set(index, 0)
+	l.mu.Unlock()
+	l.markMu.Lock()
+	l.locsStale = true
+	l.markMu.Unlock()
 }
 
 // Lacking appends the hash tiles that are needed to verify an entry and are

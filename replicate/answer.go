@@ -44,7 +44,7 @@ func (s *session) answer(st *peer.Stream) error {
 			return err
 		}
 		a.sent, a.bytes = map[log.TileRef]bool{}, 0
-		code, err := a.one(q)
+		code, err := s.node.respond(a, q)
 		if err != nil {
 			return err
 		}

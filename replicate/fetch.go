@@ -14,7 +14,8 @@ import (
 // How long a reader waits: for somebody to ask, and for an answer.
 const (
 	findTime   = 5 * time.Second
-	answerTime = 10 * time.Second
+	answerTime = 10 * time.Second // of silence; then a peer is dropped
+	hedgeTime  = 3 * time.Second  // then another one is asked, too
 	silentTime = 30 * time.Second
 )
 
@@ -102,7 +103,7 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 				continue
 			}
 			asked[s] = true
-			one, cancel := context.WithTimeout(ctx, answerTime)
+			one, cancel := context.WithTimeout(ctx, hedgeTime)
 			err := s.get(one, s.urgent, l, indexes)
 			cancel()
 			silent = silent || errors.Is(err, context.DeadlineExceeded)
@@ -247,10 +248,12 @@ func (s *session) followHeads() {
 	for {
 		changed := s.node.waitChange()
 		for name, h := range waiting {
-			if d := s.node.shared(name.drive); d != nil {
-				if store, _, _ := d.state(); store == nil {
-					continue
-				}
+			d := s.node.shared(name.drive)
+			if d == nil || !s.shares(name.drive) {
+				continue
+			}
+			if store, _, _ := d.state(); store == nil {
+				continue
 			}
 			delete(waiting, name)
 			if err := s.followHead(h); err != nil && s.ctx.Err() == nil {
@@ -262,7 +265,7 @@ func (s *session) followHeads() {
 			return
 		case <-changed:
 		case h := <-s.heads:
-			if len(waiting) < maxOffer && s.shares(h.log.drive) {
+			if len(waiting) < maxOffer {
 				waiting[h.log] = h
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"hearth/replicate/peer"
 )
@@ -17,14 +19,15 @@ type lane struct {
 
 	mu      sync.Mutex
 	st      *peer.Stream
-	err     error
 	waiting []*call // sent, in order
 	room    chan struct{}
+	last    atomic.Int64 // when something was sent or arrived, since s.since
 }
 
 // call is a request that was sent.
 type call struct {
 	each func(part) error // called in the lane's goroutine; an error ends the connection
+	left int              // how many parts the answer may still have
 	done chan error
 }
 
@@ -43,27 +46,39 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 	case <-l.s.ctx.Done():
 		return peer.ErrLost
 	}
-	c := &call{each: each, done: make(chan error, 1)}
+	c := &call{each: each, left: q.parts(), done: make(chan error, 1)}
 	if err := l.send(ctx, q, c); err != nil {
 		<-l.room
 		return err
 	}
-	select {
-	case err := <-c.done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-l.s.ctx.Done():
-		return peer.ErrLost
+	silent := time.NewTimer(answerTime)
+	defer silent.Stop()
+	for {
+		select {
+		case err := <-c.done:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-l.s.ctx.Done():
+			return peer.ErrLost
+		case <-silent.C:
+			quiet := time.Since(l.s.since) - time.Duration(l.last.Load())
+			if quiet >= answerTime {
+				// Whoever waits behind this request would wait for ever.
+				l.s.node.logger.Warn("a peer does not answer", "peer", l.s.conn.Peer(), "addr", l.s.conn.Remote())
+				l.s.end(codeSilent, "no answer")
+				return fmt.Errorf("a peer does not answer: %w", context.DeadlineExceeded)
+			}
+			silent.Reset(answerTime - quiet)
+		}
 	}
 }
+
+func (l *lane) alive() { l.last.Store(int64(time.Since(l.s.since))) }
 
 func (l *lane) send(ctx context.Context, q *request, c *call) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil {
-		return l.err
-	}
 	b := q.encode()
 	if l.st == nil {
 		st, err := l.s.conn.OpenStream(ctx)
@@ -74,10 +89,13 @@ func (l *lane) send(ctx context.Context, q *request, c *call) error {
 		b = append([]byte{streamRequest}, b...)
 		l.s.wg.Go(func() { l.fail(l.read(st)) })
 	}
+	if len(l.waiting) == 0 {
+		l.alive()
+	}
 	l.waiting = append(l.waiting, c)
 	if _, err := l.st.Write(b); err != nil {
-		l.err = err
 		l.waiting = l.waiting[:len(l.waiting)-1]
+		l.st.Cancel(codeSilent) // its reader ends, and what waits with it
 		return err
 	}
 	return nil
@@ -91,6 +109,7 @@ func (l *lane) read(st *peer.Stream) error {
 		if err != nil {
 			return err
 		}
+		l.alive()
 		p, err := decodePart(m)
 		if err != nil {
 			return err
@@ -106,6 +125,9 @@ func (l *lane) read(st *peer.Stream) error {
 		}
 		l.mu.Unlock()
 		if p.typ != msgEnd {
+			if c.left--; c.left < 0 {
+				return fmt.Errorf("%w: an answer without end", ErrProtocol)
+			}
 			if err := c.each(p); err != nil {
 				return err
 			}
@@ -120,13 +142,15 @@ func (l *lane) read(st *peer.Stream) error {
 	}
 }
 
+// fail ends what waits. The next request opens another stream.
 func (l *lane) fail(err error) {
 	l.mu.Lock()
-	l.err = err
+	l.st = nil
 	waiting := l.waiting
 	l.waiting = nil
 	l.mu.Unlock()
 	for _, c := range waiting {
+		<-l.room
 		c.done <- err
 	}
 	if errors.Is(err, ErrProtocol) {

@@ -296,6 +296,24 @@ func (q *request) encode() []byte {
 	return seal(&w)
 }
 
+// parts bounds how many parts an answer has.
+func (q *request) parts() int {
+	switch q.typ {
+	case msgInfo:
+		return 1
+	case msgProve:
+		return 2 + maxControls*(1+maxLevels) + maxLevels
+	case msgGet:
+		n := len(q.tiles)
+		for _, s := range q.ranges {
+			n += int(s.n)
+		}
+		return n
+	default:
+		return maxWalk / tileBytes
+	}
+}
+
 func decodeRequest(m message) (*request, error) {
 	r := wire.NewReader(m.body)
 	q := &request{typ: m.typ}

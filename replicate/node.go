@@ -44,6 +44,7 @@ type Node struct {
 	life    context.Context
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
+	respond func(*answering, *request) (uint8, error) // a test may lie
 
 	mu       sync.Mutex
 	drives   map[log.DriveID]*shared
@@ -77,7 +78,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, changed: make(chan struct{}),
+		banned: map[peer.Key]string{}, changed: make(chan struct{}), respond: (*answering).one,
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)

@@ -13,8 +13,11 @@ import (
 	"hearth/replicate/peer"
 )
 
-// codeBroken closes a connection whose peer broke a rule.
-const codeBroken = peer.CodeUser
+// Codes that connections are closed with.
+const (
+	codeBroken = peer.CodeUser     // the peer broke a rule
+	codeSilent = peer.CodeUser + 1 // it did not answer
+)
 
 // helloTime is how long a peer may take to say who it is.
 const helloTime = 10 * time.Second
@@ -233,10 +236,10 @@ func (s *session) tell() error {
 			if len(plain) > maxOffer {
 				plain = plain[:maxOffer]
 			}
+			s.match() // before the other side can refer to what is offered
 			if err := s.write(encodeOffer(plain)); err != nil {
 				return err
 			}
-			s.match()
 		}
 		if err := s.push(); err != nil {
 			return err

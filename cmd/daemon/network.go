@@ -361,7 +361,7 @@ func (d *Daemon) fetchDrive(ctx context.Context, link *replicate.Link, name, dir
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	n.node.Want(link.Drive, link.Hold)
-	defer func() { n.node.Remove(link.Drive) }()
+	defer n.node.Remove(link.Drive)
 	n.remember(home.Acquaintance{Key: link.Device, Beacon: link.Beacon, Addresses: link.Addresses, Seen: time.Now()})
 	for _, addr := range link.Addresses {
 		n.dial(ctx, addr, link.Device)
@@ -382,9 +382,10 @@ func (d *Daemon) fetchDrive(ctx context.Context, link *replicate.Link, name, dir
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
 	n.node.Add(store, nil, false)
-	return nobody(n.node.AwaitHead(ctx, store, link.Seed != nil))
+	err = nobody(n.node.AwaitHead(ctx, store, link.Seed != nil))
+	n.node.Remove(link.Drive)
+	return errors.Join(err, store.Close())
 }
 
 // peers lists who is connected.

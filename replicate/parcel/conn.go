@@ -54,6 +54,7 @@ type conn struct {
 
 	rmu   sync.Mutex
 	ended bool // deadlines are no longer renewed
+	heard time.Time
 
 	wmu   sync.Mutex
 	wrote time.Time
@@ -85,8 +86,8 @@ func (c *conn) interrupt() {
 	}
 }
 
-// renewing reads from the stream and gives each read the whole idle time, so
-// that a slow stream is not taken for a dead one. Writes have no deadline: if
+// renewing reads from the stream and gives each read the idle time, less at
+// most a sixteenth, so that a slow stream is not taken for a dead one. Writes have no deadline: if
 // the other side lives, its heartbeats come, and if not, reading finds out.
 type renewing struct{ c *conn }
 
@@ -96,7 +97,10 @@ func (r renewing) Read(p []byte) (int, error) {
 		r.c.rmu.Unlock()
 		return 0, os.ErrDeadlineExceeded
 	}
-	r.c.s.SetReadDeadline(time.Now().Add(r.c.idle))
+	if now := time.Now(); now.Sub(r.c.heard) > r.c.idle/16 {
+		r.c.heard = now
+		r.c.s.SetReadDeadline(now.Add(r.c.idle))
+	}
 	r.c.rmu.Unlock()
 	return r.c.s.Read(p)
 }

@@ -123,7 +123,7 @@ func TestHostileSender(t *testing.T) {
 		{"offer again", one, file("f", 5), []message{{msgOffer, nil}}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			dst := t.TempDir()
+			dst := tempDir(t)
 			err := hostile(t, dst, c.offer, c.manifest, c.steps)
 			if !errors.Is(err, ErrProtocol) {
 				t.Fatal(err)
@@ -193,7 +193,7 @@ func hostile(t *testing.T, dst string, o Offer, manifest []byte, steps []message
 // The manifest never ends: it is cut off at what was offered, in memory that
 // the offer bounds.
 func TestEndlessManifest(t *testing.T) {
-	dst := t.TempDir()
+	dst := tempDir(t)
 	m := &manifest{}
 	chunk := []byte{}
 	for i := range 4000 {
@@ -214,7 +214,7 @@ func TestEndlessManifest(t *testing.T) {
 func TestOtherVersion(t *testing.T) {
 	a, b := loopback(t)
 	go a.Write(append([]byte(magic), 2))
-	_, err := Receive(context.Background(), b, ReceiveOptions{Dir: t.TempDir(), Decide: yes})
+	_, err := Receive(context.Background(), b, ReceiveOptions{Dir: tempDir(t), Decide: yes})
 	if !errors.Is(err, ErrProtocol) || !strings.Contains(err.Error(), "version 2") {
 		t.Fatal(err)
 	}

@@ -64,32 +64,29 @@ func (s *store) complete(given map[uint32]Reason) error {
 			w.U8(uint8(why))
 		})
 	}
+	each := !canSyncAll || s.m.files+s.m.dirs <= few
 	for i := len(s.m.entries) - 1; i >= 0; i-- {
-		e := &s.m.entries[i]
-		if e.kind == kindFile || e.parent == 0 {
+		if _, out := given[uint32(i)]; out {
 			continue
 		}
 		dir, name, err := d.in(uint32(i))
-		if err == nil && e.kind == kindLink {
-			err = s.link(dir, name, s.m.targets[uint32(i)])
-		} else if err == nil {
-			err = unix.Fchmodat(dir, name, uint32(e.mode), 0)
-		}
 		if err == nil {
-			err = setTime(dir, name, e.sec, e.nsec)
+			err = s.completeOne(uint32(i), dir, name, each)
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", s.m.path(uint32(i)), err)
 		}
 	}
 	// The data must be durable before the record that says so can be.
-	if err := s.sync(given); err != nil {
-		return err
+	if !each {
+		if err := syncAll(s.part); err != nil {
+			return fmt.Errorf("%s: sync: %w", s.name, err)
+		}
 	}
 	if err := s.j.put(record(rec, recComplete, nil)); err != nil {
 		return err
 	}
-	for _, fd := range []int{int(s.j.f.Fd()), s.part, s.dest} {
+	for _, fd := range []int{s.tree, int(s.j.f.Fd()), s.part, s.dest} {
 		if err := fsync(fd); err != nil {
 			return fmt.Errorf("%s: sync: %w", s.name, err)
 		}
@@ -108,40 +105,49 @@ func (s *store) link(dir int, name, target string) error {
 	return err
 }
 
-// sync makes the tree durable.
-func (s *store) sync(given map[uint32]Reason) error {
-	if s.m.files+s.m.dirs > few {
-		if ok, err := syncAll(s.part); ok || err != nil {
+// completeOne finishes one entry and, if it is to, syncs it. The folders on
+// the way to it are still open to their owner, as they come later.
+func (s *store) completeOne(i uint32, dir int, name string, sync bool) error {
+	e := &s.m.entries[i]
+	switch {
+	case e.kind == kindLink:
+		if err := s.link(dir, name, s.m.targets[i]); err != nil {
+			return err
+		}
+		return setTime(dir, name, e.sec, e.nsec)
+	case e.kind == kindFile && sync:
+		return syncFile(dir, name)
+	case e.kind == kindFile:
+		return nil
+	}
+	fd, err := openDirAt(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if e.parent > 0 {
+		if err := unix.Fchmod(fd, uint32(e.mode)); err != nil {
+			return err
+		}
+		if err := setTime(dir, name, e.sec, e.nsec); err != nil {
 			return err
 		}
 	}
-	d := s.dirs()
-	defer d.close()
-	for i := len(s.m.entries) - 1; i >= 0; i-- {
-		_, out := given[uint32(i)]
-		if s.m.entries[i].kind == kindLink || out {
-			continue
-		}
-		dir, name, err := d.in(uint32(i))
-		if err == nil {
-			err = s.syncAt(dir, name)
-		}
-		if err != nil {
-			return fmt.Errorf("%q: sync: %w", s.m.path(uint32(i)), err)
-		}
+	if sync {
+		return fsync(fd)
 	}
-	return fsync(s.tree)
+	return nil
 }
 
-// syncAt syncs a file or folder, also one whose mode forbids to open it.
-func (s *store) syncAt(dir int, name string) error {
+// syncFile syncs a file, also one whose mode forbids its owner to open it.
+func syncFile(dir int, name string) error {
 	fd, err := openAt(dir, name, unix.O_RDONLY, 0)
 	if errors.Is(err, unix.EACCES) {
 		st, err := statAt(dir, name)
 		if err != nil {
 			return err
 		}
-		if err := unix.Fchmodat(dir, name, 0o700, 0); err != nil {
+		if err := unix.Fchmodat(dir, name, 0o600, 0); err != nil {
 			return err
 		}
 		fd, err = openAt(dir, name, unix.O_RDONLY, 0)
@@ -165,7 +171,6 @@ func (s *store) syncAt(dir int, name string) error {
 // makes that durable.
 func (s *store) place(given map[uint32]Reason) ([]string, error) {
 	var names []string
-	moved := false
 	for i := range s.m.tops {
 		if _, out := given[uint32(i)]; out {
 			continue
@@ -174,14 +179,13 @@ func (s *store) place(given map[uint32]Reason) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", s.m.entries[i].name, err)
 		}
-		moved = true
 		names = append(names, name)
 	}
 	if s.past != nil && s.past.placed {
 		return names, nil
 	}
-	if moved && s.m.tops > few {
-		if _, err := syncAll(s.dest); err != nil {
+	if canSyncAll && s.m.tops > few {
+		if err := syncAll(s.dest); err != nil {
 			return nil, fmt.Errorf("sync: %w", err)
 		}
 	}
@@ -239,7 +243,7 @@ func (s *store) placeOne(i uint32) (string, error) {
 		if err := setTime(s.dest, name, e.sec, e.nsec); err != nil && !errors.Is(err, unix.ENOENT) {
 			return "", err // gone is no error: from here on it is the user's
 		}
-		if s.m.tops <= few {
+		if !canSyncAll || s.m.tops <= few {
 			return name, fsync(fd)
 		}
 		return name, nil

@@ -31,6 +31,10 @@ func Receive(ctx context.Context, stream Stream, o ReceiveOptions) (Report, erro
 	if o.space == nil {
 		o.space = statSpace
 	}
+	if o.Decide == nil {
+		stream.Close()
+		return Report{}, errors.New("receive: nobody decides")
+	}
 	r := &receiver{o: o, c: newConn(ctx, stream, o.idle), meter: meter{report: o.Progress}}
 	refused, err := r.run()
 	if r.finished {
@@ -38,10 +42,9 @@ func Receive(ctx context.Context, stream Stream, o ReceiveOptions) (Report, erro
 		// folder stays, to tell it when it asks again.
 		r.c.end(nil, false)
 		if err == nil {
-			err = r.s.remove()
-		} else {
-			err = nil
+			r.s.remove() // if that fails, it is what a lost Bye leaves
 		}
+		err = nil
 	} else {
 		r.c.end(err, refused)
 	}

@@ -17,7 +17,9 @@ func renameFree(from int, name string, to int, free string, dir bool) error {
 }
 
 // syncAll makes all that was written to the file system of fd durable.
-func syncAll(fd int) (bool, error) { return true, unix.Syncfs(fd) }
+func syncAll(fd int) error { return unix.Syncfs(fd) }
+
+const canSyncAll = true
 
 // writeBack starts to write n bytes at off to disk and does not wait, so that
 // the sync at the end finds little left to do.

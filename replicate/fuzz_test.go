@@ -1,0 +1,82 @@
+package replicate
+
+import (
+	"bytes"
+	"testing"
+
+	"hearth/fs"
+	"hearth/log"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// What peers send is decoded without a panic, and what decodes encodes to the
+// same.
+func FuzzMessages(f *testing.F) {
+	name := logName{drive: log.DriveID{1}, writer: 2}
+	proof := log.HeadProof{Note: []byte("note"), Old: 3, Leaves: make([]byte, 64), Edges: [][]byte{{1}, nil}, Consistency: []tlog.Hash{{4}}}
+	add := func(b []byte) { f.Add(b[4:]) }
+	add(encodeOffer([][32]byte{{1}, {2}}))
+	add((&profile{name: "a", beacon: [32]byte{5}}).encode())
+	add((&news{log: name, proof: proof, controls: []uint64{6, 700}}).encode())
+	for _, q := range []request{
+		{typ: msgInfo, log: logName{drive: name.drive}},
+		{typ: msgProve, log: name, known: 7},
+		{typ: msgGet, log: name, tiles: []log.TileRef{{Level: 1, N: 2}}, ranges: []span{{3, 4}, {500, 6}}},
+		{typ: msgWalk, log: name, walk: fs.Walk{Commit: log.Ref{Writer: 2, Index: 8}, Op: fs.WalkRead, Ino: 9, Name: "x", Off: 10, Len: 11}},
+	} {
+		add(q.encode())
+	}
+	f.Add([]byte{byte(msgTile), 1, 2, 3})
+	f.Add([]byte{byte(msgBlock), 1, 2, 3})
+	f.Add([]byte{byte(msgGone), 1, 2})
+	f.Add([]byte{byte(msgEnd), 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) == 0 {
+			return
+		}
+		m := message{messageType(b[0]), b[1:]}
+		same := func(again []byte, err error) {
+			if err == nil && !bytes.Equal(again[4:], b) && len(again)-4 >= len(b) {
+				t.Fatalf("%x encodes as %x", b, again[4:])
+			}
+		}
+		switch m.typ {
+		case msgOffer:
+			tokens, err := decodeOffer(m.body)
+			same(encodeOffer(tokens), err)
+		case msgName:
+			p, err := decodeProfile(m.body)
+			same(p.encode(), err)
+		case msgHead:
+			h, err := decodeNews(m.body)
+			same(h.encode(), err)
+		default:
+			if q, err := decodeRequest(m); err == nil {
+				same(q.encode(), nil)
+			}
+			_, _ = decodePart(m)
+		}
+		var buf []byte
+		_, _ = readMessage(bytes.NewReader(b), &buf)
+		if cap(buf) > 64<<10+2*len(b) {
+			t.Fatalf("%d bytes of memory for %d", cap(buf), len(b))
+		}
+	})
+}
+
+func FuzzLink(f *testing.F) {
+	f.Add((&Link{Name: "x", Seed: &[32]byte{1}, Addresses: []string{"a:1", "b:2"}}).String())
+	f.Add((&Link{}).String())
+	f.Add("hearth://AQ")
+	f.Fuzz(func(t *testing.T, text string) {
+		k, err := ParseLink(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseLink(k.String())
+		if err != nil || again.String() != k.String() {
+			t.Fatalf("%q: %v", text, err)
+		}
+	})
+}
