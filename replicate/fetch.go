@@ -90,39 +90,64 @@ func (d *shared) waited(ctx context.Context, l *log.Log) error {
 	return fmt.Errorf("blocks of writer %d of drive %v: %w", l.Writer(), d.id, log.ErrMissing)
 }
 
-// demand asks one peer after the other until all entries are here.
+// demand asks one peer until all entries are here, another one when it fails,
+// and another one beside it when it is slow.
 func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error {
-	asked := map[*session]bool{}
-	find, cancel := context.WithTimeout(ctx, findTime)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silent := false
+	find := time.NewTimer(findTime)
+	defer find.Stop()
+	hedge := time.NewTimer(hedgeTime)
+	defer hedge.Stop()
+	asked := map[*session]bool{}
+	answers := make(chan error)
+	active, more, silent, late := 0, true, false, false
 	for {
 		changed := d.node.waitChange()
-		for _, s := range d.node.sharing(d.id) {
-			if asked[s] {
-				continue
+		if more {
+			for _, s := range d.node.sharing(d.id) {
+				if asked[s] {
+					continue
+				}
+				asked[s] = true
+				active++
+				more = false
+				missing := slices.DeleteFunc(slices.Clone(indexes), l.Holds)
+				d.node.wg.Go(func() {
+					err := s.get(ctx, s.urgent, l, missing)
+					select {
+					case answers <- err:
+					case <-ctx.Done():
+					}
+				})
+				hedge.Reset(hedgeTime)
+				break
 			}
-			asked[s] = true
-			one, cancel := context.WithTimeout(ctx, hedgeTime)
-			err := s.get(one, s.urgent, l, indexes)
-			cancel()
+		}
+		if active == 0 && late {
+			if silent {
+				return fmt.Errorf("blocks of writer %d of drive %v: nobody answers: %w", l.Writer(), d.id, context.DeadlineExceeded)
+			}
+			return fmt.Errorf("block %v of drive %v: nobody here has it: %w", log.Ref{Writer: l.Writer(), Index: indexes[0]}, d.id, log.ErrMissing)
+		}
+		select {
+		case err := <-answers:
+			active--
+			more = true
 			silent = silent || errors.Is(err, context.DeadlineExceeded)
-			if indexes = slices.DeleteFunc(indexes, l.Holds); len(indexes) == 0 {
+			if !slices.ContainsFunc(indexes, func(i uint64) bool { return !l.Holds(i) }) {
 				return nil
 			}
 			if err != nil {
-				d.node.logger.Debug("asking a peer", "peer", s.conn.Peer(), "drive", d.id, "err", err)
+				d.node.logger.Debug("asking a peer", "drive", d.id, "err", err)
 			}
-		}
-		select {
+		case <-hedge.C:
+			more = true
+		case <-find.C:
+			late = true
 		case <-changed:
 		case <-ctx.Done():
 			return d.waited(ctx, l)
-		case <-find.Done():
-			if silent {
-				return d.waited(find, l)
-			}
-			return fmt.Errorf("block %v of drive %v: nobody here has it: %w", log.Ref{Writer: l.Writer(), Index: indexes[0]}, d.id, log.ErrMissing)
 		}
 	}
 }

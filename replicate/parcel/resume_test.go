@@ -61,6 +61,11 @@ func mixed(t testing.TB, dir string) int64 {
 		write(t, fmt.Sprintf("%s/sub%d/%d", dir, i%7, i), random(uint64(i), 10000))
 		total += 10000
 	}
+	for name, mode := range map[string]os.FileMode{"sub0": 0o500, "sub1/1": 0o400, "large0": 0o400} {
+		if err := os.Chmod(dir+"/"+name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return total
 }
 
