@@ -150,6 +150,9 @@ func TestFileSystemKnowsNoKernel(t *testing.T) {
 var homes = map[string]string{
 	"github.com/hanwen/go-fuse/": "fs/mount",
 	"github.com/urfave/cli/":     "cmd/hearth",
+	"github.com/quic-go/":        "replicate/peer",
+	"github.com/grandcat/":       "discovery",
+	"rsc.io/qr":                  "cmd/hearth",
 }
 
 func TestDependenciesStayAtHome(t *testing.T) {

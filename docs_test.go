@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "renew what docs/format.md quotes")
+var update = flag.Bool("update", false, "renew what the documents quote")
 
 // quoted is a part of a document that the code says:
 //
@@ -29,10 +29,15 @@ var update = flag.Bool("update", false, "renew what docs/format.md quotes")
 // #NAME.. the section and all after it.
 var quoted = regexp.MustCompile(`(?s)<!-- (comment|source) (\S+)(?: (\S+))? -->\n(.*?)<!-- end -->`)
 
-// What is stored is described once, beside the code that stores it, and the
-// format document quotes that: so that it cannot say something else.
-func TestFormatDocumentQuotesTheCode(t *testing.T) {
-	const name = "docs/format.md"
+// What is stored or sent is described once, beside the code that does it, and
+// the documents quote that: so that they cannot say something else.
+func TestDocumentsQuoteTheCode(t *testing.T) {
+	for _, name := range []string{"docs/format.md", "docs/protocol.md"} {
+		t.Run(name, func(t *testing.T) { quotes(t, name) })
+	}
+}
+
+func quotes(t *testing.T, name string) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +62,7 @@ func TestFormatDocumentQuotesTheCode(t *testing.T) {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s is older than the comments it quotes: run `go test . -run FormatDocument -update`", name)
+		t.Fatalf("%s is older than the comments it quotes: run `go test . -run DocumentsQuote -update`", name)
 	}
 	if err := os.WriteFile(name, renewed, 0o644); err != nil {
 		t.Fatal(err)

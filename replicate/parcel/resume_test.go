@@ -283,7 +283,9 @@ func TestResumeChecksDisk(t *testing.T) {
 		}
 	}}, b, so, ReceiveOptions{Dir: dst})
 	for name, at := range map[string]int64{"large0": 5 << 20, "large1": 1000} {
-		f, err := os.OpenFile(dst+"/"+partialName(so.ID)+"/tree/tree/"+name, os.O_RDWR, 0)
+		path := dst + "/" + partialName(so.ID) + "/tree/tree/" + name
+		os.Chmod(path, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
