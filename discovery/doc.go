@@ -40,5 +40,5 @@
 //     which also ends by itself, on closed sockets.
 //
 // It imports no other package of Hearth. It is not a transport, it does not
-// dial, and it keeps nothing on disk. It needs Linux.
+// dial, and it keeps nothing on disk. On systems other than Linux it is untested.
 package discovery

@@ -60,28 +60,6 @@ type option struct {
 	what               string
 }
 
-// SO_REUSEADDR lets several daemons share the port, of different users too, and
-// Linux gives each of them every multicast and broadcast (SO_REUSEPORT would
-// add nothing but the need of one user). The time to live of 1 keeps beacons on
-// their link; IP_MULTICAST_ALL off keeps out what others joined.
-var (
-	options4 = []option{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
-		{unix.SOL_SOCKET, unix.SO_BROADCAST, 1, "SO_BROADCAST"},
-		{unix.IPPROTO_IP, unix.IP_PKTINFO, 1, "IP_PKTINFO"},
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL"},
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 1, "IP_MULTICAST_LOOP"},
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 1, "IP_MULTICAST_TTL"},
-		{unix.IPPROTO_IP, unix.IP_TTL, 1, "IP_TTL"},
-	}
-	options6 = []option{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
-		{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO"},
-		{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 1, "IPV6_MULTICAST_LOOP"},
-		{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 1, "IPV6_MULTICAST_HOPS"},
-	}
-)
-
 func listen(ctx context.Context, network string, port uint16, options []option) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
@@ -200,7 +178,7 @@ func (r *radio) send(datagram []byte, l iface, report func(method, error)) {
 }
 
 func (r *radio) send4(datagram []byte, index int, to netip.Addr) error {
-	oob := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(index)})
+	oob := leaveBy4(index)
 	if _, _, err := r.v4.WriteMsgUDPAddrPort(datagram, oob, netip.AddrPortFrom(to, r.port)); err != nil {
 		return fmt.Errorf("send a beacon: %w", err)
 	}
@@ -208,7 +186,7 @@ func (r *radio) send4(datagram []byte, index int, to netip.Addr) error {
 }
 
 func (r *radio) send6(datagram []byte, index int) error {
-	oob := unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: uint32(index)})
+	oob := leaveBy6(index)
 	if _, _, err := r.v6.WriteMsgUDPAddrPort(datagram, oob, netip.AddrPortFrom(group6, r.port)); err != nil {
 		return fmt.Errorf("send a beacon: %w", err)
 	}

@@ -74,7 +74,11 @@ func TestResume(t *testing.T) {
 	src := tempDir(t)
 	total := mixed(t, src+"/tree")
 	r := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
-	for range 8 {
+	cuts := 6
+	if testing.Short() {
+		cuts = 2
+	}
+	for range cuts {
 		at := r.Int64N(total + total/50)
 		t.Run(fmt.Sprint("cut at ", at), func(t *testing.T) {
 			dst := tempDir(t)
