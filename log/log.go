@@ -172,7 +172,7 @@ func CreateLog(o Options) (*Log, error) {
 }
 
 func (l *Log) create() error {
-	for _, dir := range []string{l.segs.dir, filepath.Join(l.dir, "index")} {
+	for _, dir := range []string{l.segs.dir, filepath.Join(l.dir, "index"), l.tree.dir} {
 		if err := l.disk.MkdirAll(dir); err != nil {
 			return err
 		}

@@ -328,12 +328,12 @@ func (t *hashTree) flushRow(level int, r *hashRow) error {
 // createRow returns an empty file for a row.
 func (t *hashTree) createRow(level int) (disk.File, error) {
 	name := t.fileName(level)
+	t.newName = true // a process that was killed may have made it, and not durably
 	f, err := t.disk.Open(name)
 	if errors.Is(err, iofs.ErrNotExist) {
 		if err := t.disk.MkdirAll(t.dir); err != nil {
 			return nil, err
 		}
-		t.newName = true
 		return t.disk.Create(name)
 	}
 	if err != nil {

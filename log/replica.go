@@ -138,8 +138,10 @@ func (l *Log) recoverReplica() error {
 		}
 		from = position{}
 	}
-	if err := l.disk.SyncDir(l.segs.dir); err != nil {
-		return err
+	for _, dir := range []string{l.segs.dir, l.tree.dir} { // see recover
+		if err := l.disk.SyncDir(dir); err != nil {
+			return err
+		}
 	}
 	return l.scanReplica(from)
 }
