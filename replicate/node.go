@@ -273,6 +273,62 @@ func (n *Node) Connect(ctx context.Context, addr string, expect *[32]byte) error
 	}
 }
 
+// Open opens a stream of another kind than this package's to a device that is
+// connected, see Options.Stream.
+func (n *Node) Open(ctx context.Context, key [32]byte, kind byte) (*peer.Stream, error) {
+	n.mu.Lock()
+	var found *session
+	for s := range n.sessions {
+		if s.conn.Peer() == key {
+			found = s
+		}
+	}
+	n.mu.Unlock()
+	if found == nil {
+		return nil, fmt.Errorf("device %v: %w", peer.Key(key), peer.ErrLost)
+	}
+	st, err := found.conn.OpenStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := st.Write([]byte{kind}); err != nil {
+		st.Cancel(peer.CodeDone)
+		return nil, err
+	}
+	return st, nil
+}
+
+// Reach connects to an address once, if the device there is not connected, and
+// returns which it is. With expect only that device will do.
+func (n *Node) Reach(ctx context.Context, addr string, expect *[32]byte) ([32]byte, error) {
+	if expect != nil && n.connected(*expect) {
+		return *expect, nil
+	}
+	c, err := n.ep.Dial(ctx, addr, (*peer.Key)(expect))
+	if err != nil {
+		return [32]byte{}, err
+	}
+	key := c.Peer()
+	if n.redundant(c) {
+		c.Close(peer.CodeDone, "connected already")
+		return key, nil
+	}
+	n.wg.Go(func() { n.serve(c) })
+	for {
+		changed := n.waitChange()
+		if n.connected(key) {
+			return key, nil
+		}
+		select {
+		case <-changed:
+		case <-c.Context().Done():
+			return key, c.Err()
+		case <-ctx.Done():
+			return key, context.Cause(ctx)
+		}
+	}
+}
+
 // Disconnect ends the attempts to reach an address.
 func (n *Node) Disconnect(addr string) {
 	n.mu.Lock()

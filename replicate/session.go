@@ -89,6 +89,7 @@ func (s *session) run() error {
 	s.node.mu.Lock()
 	s.node.sessions[s] = struct{}{}
 	s.node.mu.Unlock()
+	s.node.change()
 	failed := make(chan error, 3)
 	s.wg.Go(func() { failed <- s.readControl() })
 	s.wg.Go(func() { failed <- s.acceptStreams() })

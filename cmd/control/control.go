@@ -72,6 +72,9 @@ const (
 	Peers    = "/v1/peers"
 	Connect  = "/v1/connect"
 	Nearby   = "/v1/nearby"
+	Send     = "/v1/send"
+	Receive  = "/v1/receive"
+	Answer   = "/v1/answer"
 )
 
 // Path is a name or path that need not be UTF-8.

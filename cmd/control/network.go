@@ -72,3 +72,67 @@ type NearbyAnswer struct {
 	Tried   []Attempt    `json:"tried"`
 	Port    int          `json:"port"` // UDP, of this device
 }
+
+// SendRequest sends files and folders, by their absolute paths, to a device.
+type SendRequest struct {
+	Paths []Path `json:"files"`
+	To    string `json:"to,omitempty"` // a name, an id or HOST:PORT; empty: the one that waits
+}
+
+// SendEvent is what a sender hears before anything is sent.
+type SendEvent struct {
+	Device string   `json:"device"`
+	Known  bool     `json:"known"`
+	Words  []string `json:"words"` // the same four on both sides, if nobody is in between
+}
+
+// ReceiveRequest waits for offers.
+type ReceiveRequest struct {
+	Path      // where received files go
+	Yes  bool `json:"yes,omitempty"`  // take everything
+	Once bool `json:"once,omitempty"` // end after one transfer
+}
+
+// OfferInfo is what somebody wants to send.
+type OfferInfo struct {
+	ID     string   `json:"id"`
+	Device string   `json:"device"` // as it calls itself
+	Known  bool     `json:"known"`
+	Words  []string `json:"words"`
+	Files  int      `json:"files"`
+	Dirs   int      `json:"dirs"`
+	Bytes  int64    `json:"bytes"`
+	Resume bool     `json:"resume,omitempty"`
+	Names  Paths    `json:"names"` // some of what is at the top
+	More   int      `json:"more,omitempty"`
+}
+
+// Transfer is what came of a transfer, on either side.
+type Transfer struct {
+	Device  string        `json:"device"`
+	Names   Paths         `json:"names"` // as they were placed
+	Files   int           `json:"files"`
+	Dirs    int           `json:"dirs"`
+	Bytes   int64         `json:"bytes"`
+	Moved   int64         `json:"moved"` // bytes that crossed the network
+	Skipped []SkippedFile `json:"skipped"`
+}
+
+// SkippedFile was found and not sent.
+type SkippedFile struct {
+	Path
+	Reason string `json:"reason"`
+}
+
+// ReceiveEvent is an offer that is to be answered, or what came of one.
+type ReceiveEvent struct {
+	Offer *OfferInfo `json:"offer,omitempty"`
+	Done  *Transfer  `json:"done,omitempty"`
+	Error *Error     `json:"error,omitempty"`
+}
+
+// AnswerRequest answers an offer.
+type AnswerRequest struct {
+	ID     string `json:"id"`
+	Accept bool   `json:"accept"`
+}

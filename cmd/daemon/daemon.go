@@ -47,6 +47,7 @@ type Daemon struct {
 	drives  drives
 	mounts  mounts
 	network network
+	inbox   inbox
 
 	ready    chan struct{} // closed when requests may be answered
 	stopping chan struct{} // closed when the daemon is to end

@@ -58,7 +58,7 @@ func (n *network) start(d *Daemon) error {
 	}
 	options := replicate.Options{
 		Key: ed25519.NewKeyFromSeed(id.Seed[:]), Listen: d.config.Listen, Name: d.device.Name, Beacon: id.Beacon,
-		Logger: d.logger, Met: n.met,
+		Logger: d.logger, Met: n.met, Stream: d.stream,
 	}
 	node, err := replicate.New(options)
 	if errors.Is(err, syscall.EADDRINUSE) {

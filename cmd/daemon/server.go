@@ -56,6 +56,9 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Peers, answer(d, d.peers))
 	same(control.Connect, answer(d, d.connect))
 	same(control.Nearby, answer(d, d.nearby))
+	same(control.Send, stream(d, d.send))
+	same(control.Receive, stream(d, d.receive))
+	same(control.Answer, answer(d, d.answerOffer))
 
 	// For developers: curl --unix-socket HOME/socket http://hearth/debug/pprof/heap
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

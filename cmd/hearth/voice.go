@@ -55,6 +55,12 @@ func (v *voice) hint(format string, args ...any) {
 	fmt.Fprintf(v.err, "hearth: hint: %s\n", oneLine(fmt.Sprintf(format, args...)))
 }
 
+// note says what goes on, beside the output.
+func (v *voice) note(format string, args ...any) {
+	v.clear()
+	fmt.Fprintf(v.err, "hearth: %s\n", oneLine(fmt.Sprintf(format, args...)))
+}
+
 // oneLine keeps messages that carry text of others (a joined error, a name)
 // from breaking out of their line.
 func oneLine(s string) string {
