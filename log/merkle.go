@@ -63,7 +63,7 @@ type hashTree struct {
 	peaks [64][hashSize]byte
 
 	cacheMu sync.Mutex
-	cache   []cachedTile // the last verified tile of each level
+	cache   [][cachedTiles]cachedTile // verified tiles, by level
 }
 
 // hashRow is one stored level of the tree. A row's mem holds the hashes from

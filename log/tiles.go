@@ -108,11 +108,20 @@ func (t *hashTree) loadTile(level int, n uint64) (data []byte, trusted bool, err
 	return data, false, err
 }
 
+// cachedTiles is how many verified tiles of a level are kept: several ranges
+// of a log may be read, or arrive, side by side.
+const cachedTiles = 8
+
 func (t *hashTree) cached(level int, n uint64) []byte {
 	t.cacheMu.Lock()
 	defer t.cacheMu.Unlock()
-	if level < len(t.cache) && t.cache[level].n == n {
-		return t.cache[level].data
+	if level >= len(t.cache) {
+		return nil
+	}
+	for i := range t.cache[level] {
+		if c := &t.cache[level][i]; c.n == n && c.data != nil {
+			return c.data
+		}
 	}
 	return nil
 }
@@ -121,9 +130,10 @@ func (t *hashTree) remember(level int, n uint64, data []byte) {
 	t.cacheMu.Lock()
 	defer t.cacheMu.Unlock()
 	for len(t.cache) <= level {
-		t.cache = append(t.cache, cachedTile{})
+		t.cache = append(t.cache, [cachedTiles]cachedTile{})
 	}
-	t.cache[level] = cachedTile{n: n, data: data}
+	// The place tells nothing about the age, but neighbours do not meet.
+	t.cache[level][n%cachedTiles] = cachedTile{n: n, data: data}
 }
 
 // TilePath returns the C2SP tlog-tiles path of a hash tile. (The Path method

@@ -14,7 +14,8 @@ import (
 // stuckTime is how long a peer may leave an answer unread.
 const stuckTime = time.Minute
 
-// answering is the answers on one stream.
+// answering is the answers on one stream. What is gathered is sent by a
+// goroutine of its own, while the next is read and checked.
 type answering struct {
 	s     *session
 	st    *peer.Stream
@@ -22,6 +23,25 @@ type answering struct {
 	block []byte
 	sent  map[log.TileRef]bool // in this answer
 	bytes int
+
+	out    chan []byte
+	spare  chan []byte
+	failed chan error
+}
+
+// sendAhead is how many pieces may wait to be sent.
+const sendAhead = 2
+
+// writer sends what is gathered, until out is closed or the stream fails.
+func (a *answering) writer() {
+	for b := range a.out {
+		_ = a.st.SetWriteDeadline(time.Now().Add(stuckTime))
+		if _, err := a.st.Write(b); err != nil {
+			a.failed <- err
+			return
+		}
+		a.spare <- b[:0]
+	}
 }
 
 // flushAt is how much is gathered before it is sent.
@@ -29,7 +49,14 @@ const flushAt = 128 << 10
 
 // answer answers requests until the other side ends the stream.
 func (s *session) answer(st *peer.Stream) error {
-	a := &answering{s: s, st: st}
+	a := &answering{
+		s: s, st: st, out: make(chan []byte), spare: make(chan []byte, sendAhead+1), failed: make(chan error, 1),
+	}
+	for range sendAhead {
+		a.spare <- nil
+	}
+	s.wg.Go(a.writer)
+	defer close(a.out)
 	var buf []byte
 	for {
 		m, err := readMessage(st, &buf)
@@ -69,16 +96,28 @@ func (a *answering) send(now bool) error {
 	if !now && len(a.w.B) < flushAt {
 		return nil
 	}
-	_ = a.st.SetWriteDeadline(time.Now().Add(stuckTime))
-	_, err := a.st.Write(a.w.B)
-	a.w.B = a.w.B[:0]
-	return err
+	select {
+	case a.out <- a.w.B:
+	case err := <-a.failed:
+		a.failed <- err
+		return err
+	}
+	select {
+	case a.w.B = <-a.spare:
+		return nil
+	case err := <-a.failed:
+		a.failed <- err
+		return err
+	}
 }
 
 // one answers a request, but for the END. The error is that of the stream.
 func (a *answering) one(q *request) (code uint8, err error) {
+	if !a.s.awaitShared(q.log.drive) {
+		return endUnknown, nil
+	}
 	d := a.s.node.shared(q.log.drive)
-	if d == nil || !a.s.shares(q.log.drive) {
+	if d == nil {
 		return endUnknown, nil
 	}
 	store, tracer, _ := d.state()
@@ -109,6 +148,28 @@ func (a *answering) one(q *request) (code uint8, err error) {
 			return endCannot, nil
 		}
 		return a.walk(l, tracer, q)
+	}
+}
+
+// shareTime is how long a request for a drive that is not shared waits: the
+// offer that makes it so comes on another stream.
+const shareTime = 2 * time.Second
+
+func (s *session) awaitShared(id log.DriveID) bool {
+	timer := time.NewTimer(shareTime)
+	defer timer.Stop()
+	for {
+		changed := s.node.waitChange()
+		if s.shares(id) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return false
+		case <-s.ctx.Done():
+			return false
+		}
 	}
 }
 

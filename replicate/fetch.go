@@ -266,10 +266,15 @@ func (s *session) genesis(ctx context.Context, id log.DriveID) (*log.Genesis, er
 	return found, err
 }
 
+// headTries is how often a head is asked for that could not be had.
+const headTries = 4
+
 // followHeads takes in newer heads, one after the other. What is said of a
 // drive that is still being joined waits until it is here.
 func (s *session) followHeads() {
 	waiting := map[logName]*news{}
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
 		changed := s.node.waitChange()
 		for name, h := range waiting {
@@ -282,6 +287,11 @@ func (s *session) followHeads() {
 			}
 			delete(waiting, name)
 			if err := s.followHead(h); err != nil && s.ctx.Err() == nil {
+				if h.tries++; h.tries < headTries {
+					waiting[name] = h
+					again.Reset(time.Duration(h.tries) * time.Second)
+					continue
+				}
 				s.node.logger.Warn("a head was not accepted", "peer", s.conn.Peer(), "drive", name.drive, "writer", name.writer, "err", err)
 			}
 		}
@@ -289,6 +299,7 @@ func (s *session) followHeads() {
 		case <-s.ctx.Done():
 			return
 		case <-changed:
+		case <-again.C:
 		case h := <-s.heads:
 			if len(waiting) < maxOffer {
 				waiting[h.log] = h

@@ -101,45 +101,86 @@ func (l *lane) send(ctx context.Context, q *request, c *call) error {
 	return nil
 }
 
+// readAhead is how many messages may have arrived that were not taken in yet:
+// the stream is read while they are verified and stored.
+const readAhead = 16
+
+// arrived is a message in a buffer of its own.
+type arrived struct {
+	message
+	buf *[]byte
+}
+
 // read gives the answers to those who wait for them.
 func (l *lane) read(st *peer.Stream) error {
-	var buf []byte
-	for {
-		m, err := readMessage(st, &buf)
-		if err != nil {
+	ctx, cancel := context.WithCancelCause(l.s.ctx)
+	defer cancel(nil)
+	messages := make(chan arrived, readAhead)
+	spare := make(chan *[]byte, readAhead+2)
+	l.s.wg.Go(func() {
+		defer close(messages)
+		for {
+			var buf *[]byte
+			select {
+			case buf = <-spare:
+			default:
+				buf = new([]byte)
+			}
+			m, err := readMessage(st, buf)
+			if err != nil {
+				cancel(err)
+				return
+			}
+			l.alive()
+			select {
+			case messages <- arrived{m, buf}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	for m := range messages {
+		if err := l.takeIn(m.message); err != nil {
+			st.Cancel(codeBroken) // which ends the reader
 			return err
 		}
-		l.alive()
-		p, err := decodePart(m)
-		if err != nil {
-			return err
-		}
-		l.mu.Lock()
-		if len(l.waiting) == 0 {
-			l.mu.Unlock()
-			return fmt.Errorf("%w: an answer to nothing", ErrProtocol)
-		}
-		c := l.waiting[0]
-		if p.typ == msgEnd {
-			l.waiting = l.waiting[1:]
-		}
-		l.mu.Unlock()
-		if p.typ != msgEnd {
-			if c.left--; c.left < 0 {
-				return fmt.Errorf("%w: an answer without end", ErrProtocol)
-			}
-			if err := c.each(p); err != nil {
-				return err
-			}
-			continue
-		}
-		<-l.room
-		if p.code != endOK {
-			c.done <- fmt.Errorf("%w: code %d", errCannot, p.code)
-		} else {
-			c.done <- nil
+		select {
+		case spare <- m.buf:
+		default:
 		}
 	}
+	return context.Cause(ctx)
+}
+
+// takeIn gives a message to the one who waits for it.
+func (l *lane) takeIn(m message) error {
+	p, err := decodePart(m)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if len(l.waiting) == 0 {
+		l.mu.Unlock()
+		return fmt.Errorf("%w: an answer to nothing", ErrProtocol)
+	}
+	c := l.waiting[0]
+	if p.typ == msgEnd {
+		l.waiting = l.waiting[1:]
+	}
+	l.mu.Unlock()
+	if p.typ != msgEnd {
+		if c.left--; c.left < 0 {
+			return fmt.Errorf("%w: an answer without end", ErrProtocol)
+		}
+		return c.each(p)
+	}
+	<-l.room
+	if p.code != endOK {
+		c.done <- fmt.Errorf("%w: code %d", errCannot, p.code)
+	} else {
+		c.done <- nil
+	}
+	return nil
 }
 
 // fail ends what waits. The next request opens another stream.

@@ -224,6 +224,7 @@ type news struct {
 	log      logName
 	proof    log.HeadProof
 	controls []uint64
+	tries    int // of the reader
 }
 
 func (h *news) encode() []byte {

@@ -483,6 +483,7 @@ func (n *Node) Genesis(ctx context.Context, id log.DriveID) (*log.Genesis, error
 		}
 		select {
 		case <-changed:
+		case <-time.After(redialFirst): // a peer that could not answer may be able to
 		case <-ctx.Done():
 			return nil, fmt.Errorf("drive %v: %w: %w", id, log.ErrMissing, context.Cause(ctx))
 		}

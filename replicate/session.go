@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -194,17 +195,17 @@ func (s *session) match() {
 	for i, t := range s.offered {
 		tokens[i] = t
 	}
-	was := len(s.drives)
-	clear(s.drives)
+	now := map[log.DriveID]bool{}
 	for _, id := range s.conn.MatchTokens(tokens, secrets) {
-		s.drives[log.DriveID(id)] = true
+		now[log.DriveID(id)] = true
 	}
-	now := len(s.drives)
+	same := maps.Equal(now, s.drives)
+	s.drives = now
 	s.mu.Unlock()
-	if now > 0 {
+	if len(now) > 0 {
 		s.conn.Known()
 	}
-	if was != now {
+	if !same {
 		s.node.change()
 	}
 }
