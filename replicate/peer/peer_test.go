@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestConnect(t *testing.T) {
@@ -106,7 +107,7 @@ func TestClose(t *testing.T) {
 	if err := ended(t, ca); !errors.As(err, &e) || !e.Remote || e.Code != CodeUser+5 || !errors.Is(err, net.ErrClosed) {
 		t.Fatalf("the other side saw %v", err)
 	}
-	if !strings.HasPrefix(e.Text, "no?more?[31m of this") || len(e.Text) > maxCloseText || strings.ContainsAny(e.Text, "\n\x1b\xff") {
+	if !strings.HasPrefix(e.Text, "no?more?[31m of this") || len(e.Text) > maxCloseText || strings.ContainsAny(e.Text, "\n\x1b") || !utf8.ValidString(e.Text) {
 		t.Fatalf("text %q", e.Text)
 	}
 	if err := ended(t, cb); !errors.As(err, &e) || e.Remote || e.Code != CodeUser+5 {
