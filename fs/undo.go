@@ -52,7 +52,7 @@ func (d *Drive) Redo(ctx context.Context, o UndoOptions) (Result, error) {
 }
 
 // reverse makes the inverse of the change that pick finds.
-func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick func(context.Context, *Snapshot, Ino) (*doneChange, error)) (Result, error) {
+func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick func(context.Context, *Snapshot, Ino, map[uint64]bool) (*doneChange, error)) (Result, error) {
 	var res Result
 	var before, after *view
 	v, err := d.transact(ctx, func(now *Snapshot) (*patch, error) {
@@ -60,13 +60,19 @@ func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick 
 		if err != nil {
 			return nil, err
 		}
-		done, err := pick(ctx, now, scope)
-		if err != nil {
-			return nil, err
-		}
-		p, err := d.inverse(ctx, now, done, scope, o.Force)
-		if err != nil {
-			return nil, err
+		// A change that began and ended within one version, as a chmod of a
+		// file that was just made, has left nothing to take back by itself.
+		traceless := map[uint64]bool{}
+		var done *doneChange
+		var p *patch
+		for p == nil || p.empty() {
+			if done, err = pick(ctx, now, scope, traceless); err != nil {
+				return nil, err
+			}
+			if p, err = d.inverse(ctx, now, done, scope, o.Force); err != nil {
+				return nil, err
+			}
+			traceless[done.id] = true
 		}
 		p.reason, p.undoes = reason, done.id
 		told := done
@@ -331,8 +337,8 @@ func (p *pastStates) around(ctx context.Context, t touch) (pre, post *Snapshot, 
 }
 
 // lastDone finds the newest change that may be undone: not itself an undo, and
-// not undone.
-func (d *Drive) lastDone(ctx context.Context, now *Snapshot, scope Ino) (*doneChange, error) {
+// not undone. Those in skip are passed over.
+func (d *Drive) lastDone(ctx context.Context, now *Snapshot, scope Ino, skip map[uint64]bool) (*doneChange, error) {
 	undone, redone := map[uint64]bool{}, map[uint64]bool{}
 	var found *doneChange
 	err := d.doneChanges(ctx, now, scope, func(c *doneChange) (bool, error) {
@@ -343,7 +349,7 @@ func (d *Drive) lastDone(ctx context.Context, now *Snapshot, scope Ino) (*doneCh
 			if !redone[c.id] {
 				undone[c.undoes] = true
 			}
-		case !undone[c.id]:
+		case !undone[c.id] && !skip[c.id]:
 			found = c
 			return false, nil
 		}
@@ -355,8 +361,9 @@ func (d *Drive) lastDone(ctx context.Context, now *Snapshot, scope Ino) (*doneCh
 	return found, err
 }
 
-// lastUndone finds the newest undo, if no other change came after it.
-func (d *Drive) lastUndone(ctx context.Context, now *Snapshot, scope Ino) (*doneChange, error) {
+// lastUndone finds the newest undo, if no other change came after it. Those in
+// skip are passed over.
+func (d *Drive) lastUndone(ctx context.Context, now *Snapshot, scope Ino, skip map[uint64]bool) (*doneChange, error) {
 	redone := map[uint64]bool{}
 	var found *doneChange
 	err := d.doneChanges(ctx, now, scope, func(c *doneChange) (bool, error) {
@@ -364,7 +371,7 @@ func (d *Drive) lastUndone(ctx context.Context, now *Snapshot, scope Ino) (*done
 		case c.reason == ReasonRedo:
 			redone[c.undoes] = true
 			return true, nil
-		case c.reason == ReasonUndo && redone[c.id]:
+		case c.reason == ReasonUndo && (redone[c.id] || skip[c.id]):
 			return true, nil
 		case c.reason == ReasonUndo:
 			found = c

@@ -95,3 +95,36 @@ func TestUndoRevivesOpenFile(t *testing.T) {
 		}
 	}
 }
+
+// A change that left no trace, such as the chmod of a file that was made in the
+// same version, does not stand in the way of what came before.
+func TestUndoPassesOverTracelessChanges(t *testing.T) {
+	k := newDesk(t, Options{})
+	k.write(k.program(), "/old", "1")
+	k.cut(time.Minute)
+	k.write(k.program(), "/new", "2")
+	mode := uint32(0o600)
+	if _, err := k.Setattr(ctx, k.program(), k.ino("/new"), SetAttr{Mode: &mode}); err != nil {
+		t.Fatal(err)
+	}
+	k.cut(time.Minute)
+	for _, gone := range []string{"/new", "/old"} {
+		if _, err := k.Undo(ctx, UndoOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Resolve(ctx, gone); !errors.Is(err, ErrNotExist) {
+			t.Fatalf("%s: %v", gone, err)
+		}
+	}
+	if _, err := k.Undo(ctx, UndoOptions{}); !errors.Is(err, ErrNothing) {
+		t.Fatal(err)
+	}
+	for _, back := range []string{"/old", "/new"} {
+		if _, err := k.Redo(ctx, UndoOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Resolve(ctx, back); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

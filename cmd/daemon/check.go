@@ -53,8 +53,14 @@ func (d *Daemon) verifyLog(ctx context.Context, name string, why error, out *sin
 		return done, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	l := store.Own()
+	if l == nil {
+		if l, err = store.Replica(0); err != nil {
+			return done, err
+		}
+	}
 	var failed error
-	err = store.Own().Verify(ctx, func(v log.Damage) {
+	err = l.Verify(ctx, func(v log.Damage) {
 		done.Damaged++
 		info := control.DamageInfo{Problem: v.String()}
 		if v.Index != log.NoEntry {
@@ -71,7 +77,7 @@ func (d *Daemon) verifyLog(ctx context.Context, name string, why error, out *sin
 		done.Bytes = bytes
 		out.progress("verify", bytes, total)
 	})
-	done.Blocks = int64(store.Own().Size())
+	done.Blocks = int64(l.Size())
 	return done, errors.Join(err, failed)
 }
 
@@ -81,6 +87,10 @@ func (d *Daemon) export(ctx context.Context, req control.ExportRequest, out *sin
 	p, err := d.findDrive(ctx, req.Drive)
 	if err != nil {
 		return struct{}{}, err
+	}
+	own := p.store.Own()
+	if own == nil {
+		return struct{}{}, control.Failed("run it on the device that made the drive", "drive %s is not written by this device", req.Drive)
 	}
 	dir := req.Raw()
 	shown := control.Show(dir)
@@ -105,7 +115,7 @@ func (d *Daemon) export(ctx context.Context, req control.ExportRequest, out *sin
 	if err != nil {
 		return struct{}{}, err
 	}
-	err = p.store.Own().Export(ctx, tmp)
+	err = own.Export(ctx, tmp)
 	if err == nil {
 		err = os.Chmod(tmp, 0o755) // it is made to be published
 	}

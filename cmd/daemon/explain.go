@@ -69,7 +69,8 @@ var explanations = []struct {
 	{fs.ErrInvalid, control.ExitFailed, ""},
 	{fs.ErrNameTooLong, control.ExitFailed, ""},
 	{fs.ErrBusy, control.ExitFailed, "try again when less is going on"},
-	{fs.ErrReadOnly, control.ExitFailed, ""},
+	{fs.ErrReadOnly, control.ExitFailed, "a drive that was joined is changed on the device that made it"},
+	{log.ErrMissing, control.ExitFailed, "it is on no device that is connected; `hearth peers` lists them"},
 	{context.Canceled, control.ExitFailed, ""},
 }
 
