@@ -63,7 +63,7 @@ func (p *peer) knows(others ...byte) {
 func (p *peer) until(most time.Duration, what string, is func([]Device) bool) time.Duration {
 	p.t.Helper()
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), most)
+	ctx, cancel := context.WithTimeout(context.Background(), most+busy)
 	defer cancel()
 	for range p.Watch(ctx) {
 		if is(p.Devices()) {

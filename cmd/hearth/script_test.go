@@ -130,7 +130,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: await COMMAND")
 	}
-	for deadline := time.Now().Add(20 * time.Second); ts.Exec("sh", "-c", args[0]) != nil; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ts.Exec("sh", "-c", args[0]) != nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("it does not succeed: %s", args[0])
 		}

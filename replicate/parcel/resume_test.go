@@ -389,7 +389,7 @@ func TestCancel(t *testing.T) {
 			if !errors.Is(mine, context.Cause(ctx)) || !errors.Is(other, ErrCanceled) {
 				t.Fatalf("mine: %v; other: %v", mine, other)
 			}
-			if d := time.Since(start); d > 10*time.Second {
+			if d := time.Since(start); d > time.Minute {
 				t.Errorf("took %v", d)
 			}
 			list, err := Partials(dst)
@@ -439,7 +439,7 @@ func TestCancelWhileAsked(t *testing.T) {
 func TestIdle(t *testing.T) {
 	src, dst := tempDir(t), tempDir(t)
 	write(t, src+"/f", []byte("x"))
-	const idle = 200 * time.Millisecond
+	const idle = time.Second
 	a, b := loopback(t)
 	o := transfer(context.Background(), a, b, SendOptions{Paths: []string{src + "/f"}, idle: idle},
 		ReceiveOptions{Dir: dst, idle: idle, Decide: func(ctx context.Context, _ Offer) (Decision, error) {
