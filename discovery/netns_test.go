@@ -72,6 +72,7 @@ type device struct {
 	which string
 	began time.Time
 	lines chan string
+	last  string // that was seen
 	stop  func()
 }
 
@@ -89,7 +90,7 @@ func spawn(t *testing.T, ns, which, methods string) *device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, which: which, began: time.Now(), lines: make(chan string, 1000)}
+	d := &device{t: t, which: which, began: time.Now(), lines: make(chan string, 1000), last: "nothing"}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,21 +129,17 @@ func (d *device) until(what string, start time.Time, most time.Duration, is func
 	d.t.Helper()
 	deadline := time.NewTimer(time.Until(start.Add(most + busy)))
 	defer deadline.Stop()
-	last := "nothing"
-	for {
+	for !is(d.last) { // one line may tell several things
 		select {
-		case last = <-d.lines:
-			if is(last) {
-				took := time.Since(start).Round(time.Millisecond)
-				d.t.Logf("device %s: %s after %v", d.which, what, took)
-				if took > most {
-					d.t.Logf("which is LATE: it should take %v at most", most)
-				}
-				return
-			}
+		case d.last = <-d.lines:
 		case <-deadline.C:
-			d.t.Fatalf("device %s: not %s within %v; it last saw %q", d.which, what, most, last)
+			d.t.Fatalf("device %s: not %s within %v; it last saw %q", d.which, what, most, d.last)
 		}
+	}
+	took := time.Since(start).Round(time.Millisecond)
+	d.t.Logf("device %s: %s after %v", d.which, what, took)
+	if took > most {
+		d.t.Logf("which is LATE: it should take %v at most", most)
 	}
 }
 
