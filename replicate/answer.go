@@ -55,8 +55,15 @@ func (s *session) answer(st *peer.Stream) error {
 	for range sendAhead {
 		a.spare <- nil
 	}
-	s.wg.Go(a.writer)
-	defer close(a.out)
+	sent := make(chan struct{})
+	s.wg.Go(func() {
+		defer close(sent)
+		a.writer()
+	})
+	defer func() {
+		close(a.out)
+		<-sent // a stream must not be closed while it is written to
+	}()
 	var buf []byte
 	for {
 		m, err := readMessage(st, &buf)
