@@ -78,7 +78,7 @@ func (s *session) answer(st *peer.Stream) error {
 			return err
 		}
 		a.sent, a.bytes = map[log.TileRef]bool{}, 0
-		code, err := s.node.respond(a, q)
+		code, err := s.node.options.respond(a, q)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,7 +130,17 @@ func TestLiars(t *testing.T) {
 			if testing.Short() && (name == "silence" || name == "a slow drip") {
 				t.Skip("it takes the time that a peer may be silent for")
 			}
-			a, h, b := newDevice(t, "a"), newDevice(t, "h"), newDevice(t, "b")
+			var lying atomic.Bool
+			a := newLiar(t, "a", func(a *answering, q *request) (uint8, error) {
+				switch {
+				case !lying.Load():
+					return a.one(q)
+				case q.typ == msgGet:
+					return lie(a, q)
+				}
+				return endCannot, nil
+			})
+			h, b := newDevice(t, "h"), newDevice(t, "b")
 			store, drive := a.author()
 			data := noise(9, 3<<20)
 			write(t, drive, "f", data)
@@ -142,14 +153,7 @@ func TestLiars(t *testing.T) {
 			})
 			d := b.open(b.join(link, false))
 			// From now on, the author lies about what is asked for one by one.
-			a.node.mu.Lock()
-			a.node.respond = func(a *answering, q *request) (uint8, error) {
-				if q.typ == msgGet {
-					return lie(a, q)
-				}
-				return endCannot, nil
-			}
-			a.node.mu.Unlock()
+			lying.Store(true)
 			ctx := testContext(t)
 			p := make([]byte, 1<<20)
 			ino, err := resolved(ctx, d, "f")

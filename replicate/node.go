@@ -29,6 +29,8 @@ type Options struct {
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
+
+	respond func(*answering, *request) (uint8, error) // a test may lie
 }
 
 // Tracer does walks for others: see [fs.Drive.Trace].
@@ -44,7 +46,6 @@ type Node struct {
 	life    context.Context
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
-	respond func(*answering, *request) (uint8, error) // a test may lie
 
 	mu       sync.Mutex
 	drives   map[log.DriveID]*shared
@@ -71,6 +72,9 @@ type shared struct {
 
 // New opens the device's socket. Run has to be called.
 func New(o Options) (*Node, error) {
+	if o.respond == nil {
+		o.respond = (*answering).one
+	}
 	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger})
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, changed: make(chan struct{}), respond: (*answering).one,
+		banned: map[peer.Key]string{}, changed: make(chan struct{}),
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)

@@ -30,13 +30,19 @@ type device struct {
 
 func newDevice(t testing.TB, name string) *device {
 	t.Helper()
+	return newLiar(t, name, nil)
+}
+
+// newLiar returns a device that answers as it is told.
+func newLiar(t testing.TB, name string, respond func(*answering, *request) (uint8, error)) *device {
+	t.Helper()
 	seed := sha256.Sum256([]byte(t.Name() + name))
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level})).With("device", name)
-	n, err := New(Options{Key: ed25519.NewKeyFromSeed(seed[:]), Listen: "127.0.0.1:0", Name: name, Logger: logger})
+	n, err := New(Options{Key: ed25519.NewKeyFromSeed(seed[:]), Listen: "127.0.0.1:0", Name: name, Logger: logger, respond: respond})
 	if err != nil {
 		t.Fatal(err)
 	}
