@@ -147,7 +147,8 @@ func (t *hashTree) become(s *hashTree) error {
 }
 
 // addTile takes in full tile n of a level. The error matches ErrProof if it is
-// not the tree's, and ErrAbsent if the tile above is lacking.
+// not the tree's, and ErrAbsent if that cannot be told: the tile above is lacking,
+// or the tree has not got so far, though that of whoever sent it may have.
 func (t *hashTree) addTile(level int, n uint64, data []byte) error {
 	if len(data) != tileBytes {
 		return fmt.Errorf("%w: a tile of %d bytes", ErrProof, len(data))
@@ -156,7 +157,7 @@ func (t *hashTree) addTile(level int, n uint64, data []byte) error {
 	inside := level >= 0 && level < len(t.rows) && n < t.rows[level].base/tileWidth
 	t.mu.RUnlock()
 	if !inside {
-		return fmt.Errorf("%w: no full tile %d/%d in the tree", ErrProof, level, n)
+		return fmt.Errorf("full hash tile %d/%d is not in the tree in %s: %w", level, n, t.dir, ErrAbsent)
 	}
 	above, err := t.verifiedTile(level+1, n/tileWidth)
 	if err != nil {

@@ -490,7 +490,8 @@ func (l *Log) Lacking(dst []TileRef, index uint64) ([]TileRef, error) {
 }
 
 // AddTile adds a full hash tile, verified. The error matches ErrProof if it is
-// wrong, ErrAbsent if the one above is lacking.
+// wrong, ErrAbsent if that cannot be told: the one above is lacking, or the head
+// does not cover it.
 func (l *Log) AddTile(ref TileRef, data []byte) error { return l.tree.addTile(ref.Level, ref.N, data) }
 
 // Tile returns the first width hashes of a tile, verified.

@@ -277,9 +277,9 @@ func TestReplicaRefuses(t *testing.T) {
 	wrong[100] ^= 1
 	refused("a wrong tile", l.AddTile(TileRef{0, 0}, wrong), ErrProof)
 	refused("a tile in another's place", l.AddTile(TileRef{0, 1}, tile), ErrProof)
-	refused("a partial tile", l.AddTile(TileRef{0, 2}, tile), ErrProof)
-	refused("a tile beyond the tree", l.AddTile(TileRef{0, 1 << 40}, tile), ErrProof)
-	refused("a tile of no level", l.AddTile(TileRef{9, 0}, tile), ErrProof)
+	refused("a partial tile", l.AddTile(TileRef{0, 2}, tile), ErrAbsent)
+	refused("a tile beyond the tree", l.AddTile(TileRef{0, 1 << 40}, tile), ErrAbsent)
+	refused("a tile of no level", l.AddTile(TileRef{9, 0}, tile), ErrAbsent)
 	if err := l.AddTile(TileRef{0, 0}, tile); err != nil {
 		t.Fatal(err)
 	}

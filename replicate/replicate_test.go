@@ -294,3 +294,40 @@ func await(t testing.TB, what string, ok func() bool) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// A reader that is a little behind meets tiles that only the author's newer
+// tree has. They are no lie.
+func TestLive(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	store, drive := a.author()
+	write(t, drive, "f", []byte("00000000"))
+	link := a.share(store, drive)
+	d := b.open(b.join(link, false))
+	ctx := testContext(t)
+	ino, err := drive.Resolve(ctx, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := drive.Open(ctx, me, ino, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := range 400 { // more entries than a tile has
+		text := fmt.Sprintf("%08d", i)
+		if _, err := f.WriteAt(ctx, []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := drive.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if i%10 > 0 {
+			_ = read(t, d, "f", 0, 8) // whatever is there by now
+			continue
+		}
+		await(t, "the newest contents are seen", func() bool { return string(read(t, d, "f", 0, 8)) == text })
+	}
+	if len(b.node.Peers()) != 1 || b.node.isBanned(a.node.Key()) {
+		t.Fatal("an honest peer was dropped")
+	}
+}
