@@ -40,6 +40,10 @@ type missingError struct{}
 func (missingError) Error() string        { return "not on this device" }
 func (missingError) Is(target error) bool { return target == ErrAbsent }
 
+// ErrMoved is matched by the error about a head or a proof that does not begin
+// where the log is now: others may have moved it on. Nobody is to blame.
+var ErrMoved = errors.New("the log is at another head")
+
 // Source gets what a replica lacks.
 type Source interface {
 	// Fetch returns nil when all the entries are in the log, which has none of
@@ -345,7 +349,8 @@ func (l *Log) Known() Head {
 
 // Advance verifies a newer head and makes it the head. Errors match
 // ErrCheckpoint or ErrProof if what is given is wrong, ErrFork where the new
-// head is signed and contradicts the old one. A head that is not newer changes
+// head is signed and contradicts the old one, ErrMoved where the proof is for
+// another head than the log's. A head that is not newer changes
 // nothing. See [Store.Advance].
 func (l *Log) Advance(p HeadProof) (Head, error) {
 	l.appendMu.Lock()
@@ -364,9 +369,9 @@ func (l *Log) Advance(p HeadProof) (Head, error) {
 	case head.Size <= l.Head().Size:
 		return l.Head(), nil
 	case head.Size < known.Size:
-		return Head{}, fmt.Errorf("%w: the head of %d entries is older than one that is known", ErrProof, head.Size)
+		return Head{}, fmt.Errorf("%w: a head of %d entries where %d are known", ErrMoved, head.Size, known.Size)
 	case p.Old != known.Size:
-		return Head{}, fmt.Errorf("%w: it begins at %d entries, not %d", ErrProof, p.Old, known.Size)
+		return Head{}, fmt.Errorf("%w: a proof from %d entries on where %d are known", ErrMoved, p.Old, known.Size)
 	}
 	next, err := l.extended(head, known, &p)
 	if err != nil {

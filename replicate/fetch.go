@@ -342,14 +342,22 @@ func (s *session) followHead(h *news) error {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
 	defer cancel()
+	var moved error // others were faster; whoever waits behind this request is not to suffer
 	err = s.urgent.do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
 		if p.typ != msgProof {
 			return s.take(l, p)
 		}
 		_, err := store.Advance(l, p.proof)
+		if errors.Is(err, log.ErrMoved) {
+			moved = err
+			return nil
+		}
 		return s.refused(err)
 	})
 	s.node.change()
+	if err == nil {
+		err = moved
+	}
 	return err
 }
 
