@@ -182,6 +182,16 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	return a.dial(ctx, h, true)
 }
 
+// begin reaches the daemon for a verb that needs no drive yet, and makes the
+// state folder if there is none.
+func (a *app) begin(ctx context.Context) (*client.Client, error) {
+	h, err := a.home(true)
+	if err != nil {
+		return nil, err
+	}
+	return a.dial(ctx, h, true)
+}
+
 // running reaches a daemon that runs; none is an error with exit code 4.
 func (a *app) running(ctx context.Context) (*client.Client, error) {
 	h, err := a.home(false)

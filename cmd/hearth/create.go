@@ -36,11 +36,7 @@ func (a *app) create(c *cli.Context) error {
 	if err := home.CheckName(args[0]); err != nil {
 		return control.Usage(home.NameRule, "%w", err)
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}

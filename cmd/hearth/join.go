@@ -28,11 +28,7 @@ func (a *app) join(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}

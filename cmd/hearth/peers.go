@@ -24,11 +24,7 @@ func (a *app) peers(c *cli.Context) error {
 	if _, err := arguments(c, 0, 0); err != nil {
 		return err
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}
@@ -73,11 +69,7 @@ func (a *app) connectPeer(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}
@@ -102,11 +94,7 @@ func (a *app) nearby(c *cli.Context) error {
 	if _, err := arguments(c, 0, 0); err != nil {
 		return err
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}

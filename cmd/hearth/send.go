@@ -45,11 +45,7 @@ func (a *app) send(c *cli.Context) error {
 		}
 		req.Paths = append(req.Paths, control.PathOf(abs))
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}
@@ -115,11 +111,7 @@ func (a *app) receive(c *cli.Context) error {
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		return control.Failed("give an existing folder with --dir", "%s is no folder", control.Show(dir))
 	}
-	h, err := a.home(true)
-	if err != nil {
-		return err
-	}
-	d, err := a.dial(c.Context, h, true)
+	d, err := a.begin(c.Context)
 	if err != nil {
 		return err
 	}
