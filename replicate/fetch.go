@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,6 +139,9 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 			if !slices.ContainsFunc(indexes, func(i uint64) bool { return !l.Holds(i) }) {
 				return nil
 			}
+			if errors.Is(err, errUnstored) {
+				return err // nor would it be from anybody else
+			}
 			if err != nil {
 				d.node.logger.Debug("asking a peer", "drive", d.id, "err", err)
 			}
@@ -179,7 +183,16 @@ func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uin
 	slices.SortStableFunc(q.tiles, func(a, b log.TileRef) int { return b.Level - a.Level })
 	s.inFlight.Add(int64(n))
 	defer s.inFlight.Add(-int64(n))
-	if err := lane.do(ctx, q, func(p part) error { return s.take(l, p) }); err != nil {
+	var unstored error // the peer has done its part
+	err := lane.do(ctx, q, func(p part) error {
+		err := s.take(l, p)
+		if errors.Is(err, errUnstored) {
+			unstored = err
+			return nil
+		}
+		return err
+	})
+	if err = cmp.Or(err, unstored); err != nil {
 		return err
 	}
 	if n < len(indexes) {
@@ -203,9 +216,12 @@ func (s *session) nameOf(l *log.Log) logName {
 	return logName{}
 }
 
+// errUnstored is matched by the error about what arrived and could not be
+// stored, as on a full disk.
+var errUnstored = errors.New("what arrived cannot be stored")
+
 // take adds a part of an answer to a log. What does not verify ends the
-// connection; what cannot be stored is left out, and whoever asked for it sees
-// that it is not there.
+// connection; the error about what cannot be stored matches errUnstored.
 func (s *session) take(l *log.Log, p part) error {
 	var err error
 	switch p.typ {
@@ -225,9 +241,20 @@ func (s *session) take(l *log.Log, p part) error {
 		return err
 	}
 	if err != nil && !errors.Is(err, log.ErrAbsent) {
-		s.node.logger.Warn("what arrived cannot be stored", "err", err)
+		return fmt.Errorf("%w: %w", errUnstored, err)
 	}
 	return nil
+}
+
+// takeIfRoom is take of what nobody waits for by itself: whoever needs it asks
+// again, and hears why it cannot be had.
+func (s *session) takeIfRoom(l *log.Log, p part) error {
+	err := s.take(l, p)
+	if errors.Is(err, errUnstored) {
+		s.node.logger.Warn("a part of an answer was left out", "err", err)
+		return nil
+	}
+	return err
 }
 
 func (s *session) takeControl(l *log.Log, p part) error {
@@ -345,7 +372,7 @@ func (s *session) followHead(h *news) error {
 	var moved error // others were faster; whoever waits behind this request is not to suffer
 	err = s.urgent.do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
 		if p.typ != msgProof {
-			return s.take(l, p)
+			return s.takeIfRoom(l, p)
 		}
 		_, err := store.Advance(l, p.proof)
 		if errors.Is(err, log.ErrMoved) {
@@ -388,7 +415,7 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 	for _, s := range d.node.sharing(d.id) {
 		one, cancel := context.WithTimeout(ctx, answerTime)
 		err = s.urgent.do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
-			func(p part) error { return s.take(l, p) })
+			func(p part) error { return s.takeIfRoom(l, p) })
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err

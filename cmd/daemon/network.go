@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -30,6 +31,7 @@ import (
 type network struct {
 	mu      sync.Mutex
 	home    *home.Home
+	logger  *slog.Logger
 	node    *replicate.Node
 	lan     *discovery.Service
 	listen  string
@@ -76,7 +78,7 @@ func (n *network) start(d *Daemon) error {
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
-	n.home, n.node, n.lan, n.listen, n.beacon, n.known = d.home, node, lan, d.config.Listen, id.Beacon, known
+	n.home, n.logger, n.node, n.lan, n.listen, n.beacon, n.known = d.home, d.logger, node, lan, d.config.Listen, id.Beacon, known
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	lan.SetKnown(n.secrets())
@@ -158,7 +160,9 @@ func (n *network) remember(a home.Acquaintance) {
 	defer n.mu.Unlock()
 	if n.known.Meet(a) {
 		n.lan.SetKnown(n.secrets())
-		_ = n.home.SaveNetwork(n.known) // what is lost is learned again
+		if err := n.home.SaveNetwork(n.known); err != nil { // it is learned again
+			n.logger.Warn("a device that was met may be forgotten", "err", err)
+		}
 	}
 }
 
