@@ -160,10 +160,10 @@ func ip(t *testing.T, args ...string) {
 func namespaces(t *testing.T, names ...string) []string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("it waits for devices to be missed, half a minute in all; make test does")
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
+		t.Skip("only root can make network namespaces")
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("network namespaces need ip, of iproute2")

@@ -30,6 +30,8 @@
 // log is opened after a crash and what tells a torn write from rot, drop.go
 // how space comes back and in which order files change.
 //
+// The log of another device may be here in parts, as a replica: see replica.go.
+//
 // # Locks of a Log
 //
 // Taken in this order: commitMu (one commit), spaceMu (one at a time of what

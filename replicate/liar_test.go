@@ -128,7 +128,7 @@ func TestLiars(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if testing.Short() && (name == "silence" || name == "a slow drip") {
-				t.Skip("it takes the time that a peer may be silent for")
+				t.Skip("it takes the time that a peer may be silent for; make test takes it")
 			}
 			var lying atomic.Bool
 			a := newLiar(t, "a", func(a *answering, q *request) (uint8, error) {

@@ -13,7 +13,7 @@ import (
 func TestDiskFull(t *testing.T) {
 	src, dst := tempDir(t), tempDir(t)
 	if err := unix.Mount("tmpfs", dst, "tmpfs", 0, "size=6m"); err != nil {
-		t.Skip("cannot mount: ", err)
+		t.Skip("only root can mount a small file system to fill: ", err)
 	}
 	defer unix.Unmount(dst, unix.MNT_DETACH)
 	write(t, src+"/f", random(1, 12<<20))

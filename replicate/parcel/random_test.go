@@ -110,7 +110,7 @@ func grow(rt *rapid.T, path string, depth int) {
 // they come.
 func TestManifestMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a second")
+		t.Skip("short runs are those of the race detector, whose memory is not the program's")
 	}
 	var before, after runtime.MemStats
 	runtime.GC()
