@@ -106,8 +106,9 @@ type Log struct {
 	lastDropped atomic.Pointer[droppedFrame]
 
 	replica bool
-	known   Head   // of a replica: see Options
-	source  Source // under mu
+	known   Head          // of a replica: see Options
+	whole   atomic.Uint64 // nothing before this is missing; under mu where it becomes less
+	source  Source        // under mu
 
 	limits limits
 	inline bool

@@ -583,10 +583,12 @@ func (l *Log) NextMissing(index, most uint64) (first, n uint64) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	absent := func(i uint64) bool { return l.locs.get(i).kind() == locAbsent && !l.dropped.Contains(i) }
-	for ; index < l.next; index++ {
-		if absent(index) {
-			break
-		}
+	whole := l.whole.Load()
+	behind := index <= whole
+	for index = max(index, whole); index < l.next && !absent(index); index++ {
+	}
+	if behind && index > whole {
+		l.whole.Store(index)
 	}
 	for n < most && index+n < l.next && absent(index+n) {
 		n++

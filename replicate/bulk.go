@@ -2,6 +2,8 @@ package replicate
 
 import (
 	"context"
+	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -9,123 +11,243 @@ import (
 )
 
 const (
-	// pullEntries is how many entries one request of a bulk transfer asks for.
+	// pullEntries is how many entries one request of a bulk transfer asks for
+	// at most.
 	pullEntries = 32
-	// pullDepth is how many such requests a peer has at a time.
-	pullDepth = 6
+	// pullAgain is how long to wait when a peer has nothing that is missing, and
+	// pullFull after something could not be stored.
+	pullAgain = 2 * time.Second
+	pullFull  = 10 * time.Second
+	// rareSamples is how many places are looked at for one that few peers have,
+	// and rareSteps how far from each.
+	rareSamples = 16
+	rareSteps   = 64
+	// pullSteps bounds the search of one call; the next goes on.
+	pullSteps = 1 << 16
 	// aheadMost bounds what is read ahead, in entries.
 	aheadMost = 128
-	// pullAgain is how long to wait when a peer has nothing that is missing.
-	pullAgain = 2 * time.Second
 )
 
 // pull brings what is missing of the drives that are kept whole, from this
 // peer, beside those that do the same with others.
 func (s *session) pull() {
-	slots := make(chan struct{}, pullDepth)
-	failed := map[*log.Log]uint64{} // up to where this peer had nothing
+	p := puller{s: s, cursor: map[*log.Log]uint64{}}
+	timer := time.NewTimer(pullAgain)
+	defer timer.Stop()
 	for {
 		changed := s.node.waitChange()
-		if !s.pullSome(slots, failed) {
-			timer := time.NewTimer(pullAgain)
-			select {
-			case <-changed:
-			case <-timer.C:
-				clear(failed)
-			case <-s.ctx.Done():
-			}
-			timer.Stop()
-		}
-		if s.ctx.Err() != nil {
-			for range pullDepth { // the last ones end with the connection
-				slots <- struct{}{}
-			}
+		wait := p.some()
+		timer.Reset(wait)
+		select {
+		case <-changed:
+		case <-s.pulled: // there is room again, or the peer has more
+		case <-timer.C:
+		case <-s.ctx.Done():
 			return
 		}
 	}
 }
 
-// pullSome asks for more until there is nothing to ask for.
-func (s *session) pullSome(slots chan struct{}, from map[*log.Log]uint64) (some bool) {
-	for _, l := range s.kept() {
-		d := s.node.shared(s.nameOf(l).drive)
-		if d == nil {
-			continue
-		}
-		for s.ctx.Err() == nil {
-			select {
-			case slots <- struct{}{}:
-			case <-s.ctx.Done():
-				return some
-			}
-			mine, next, release := d.claimMissing(l, from[l])
-			from[l] = next
-			if len(mine) == 0 {
-				release()
-				<-slots
-				break
-			}
-			some = true
-			s.wg.Go(func() {
-				defer func() { <-slots }()
-				defer release()
-				ctx, cancel := context.WithTimeout(s.ctx, silentTime)
-				defer cancel()
-				if err := s.get(ctx, s.bulk, l, mine); err != nil && s.ctx.Err() == nil {
-					s.node.logger.Debug("a bulk request failed", "peer", s.conn.Peer(), "err", err)
-				}
-			})
-		}
-	}
-	return some
+// puller is the bulk transfers from one peer. It belongs to one goroutine.
+type puller struct {
+	s      *session
+	cursor map[*log.Log]uint64 // where the search in order goes on
 }
 
-// kept are the replicas that are to be whole.
-func (s *session) kept() []*log.Log {
-	s.mu.Lock()
-	var ids []log.DriveID
-	for id := range s.drives {
-		ids = append(ids, id)
+// some asks for as much as may be asked for, and returns when to try again.
+func (p *puller) some() (wait time.Duration) {
+	wait = pullAgain
+	if rest := time.Until(time.Unix(0, max(p.s.node.full.Load(), p.s.rest.Load()))); rest > 0 {
+		return rest
 	}
-	s.mu.Unlock()
-	var all []*log.Log
-	for _, id := range ids {
-		d := s.node.shared(id)
-		if d == nil {
+	for _, k := range p.s.kept() {
+		for p.s.ctx.Err() == nil {
+			// What a person waits for comes first.
+			share := int64(4)
+			if p.s.waited.Load() > 0 {
+				share = 1
+			}
+			room := p.s.window.room(share)
+			if room <= 0 {
+				return wait
+			}
+			// Small requests keep the answers flowing when the window is small.
+			most := min(pullEntries, max(1, p.s.window.open()/4), room)
+			mine, release, again := p.pick(k, most)
+			if len(mine) == 0 {
+				wait = min(wait, again)
+				break
+			}
+			p.ask(k, mine, release)
+		}
+	}
+	return wait
+}
+
+func (p *puller) ask(k kept, mine []uint64, release func()) {
+	s := p.s
+	s.window.asked(len(mine))
+	s.wg.Go(func() {
+		defer s.kick()
+		defer s.window.answered(len(mine))
+		defer release()
+		ctx, cancel := context.WithTimeout(s.ctx, silentTime)
+		defer cancel()
+		err := s.get(ctx, s.bulk, k.log, mine)
+		if errors.Is(err, errUnstored) {
+			if s.node.full.Swap(time.Now().Add(pullFull).UnixNano()) < time.Now().UnixNano() {
+				s.node.logger.Error("a drive is not copied on", "drive", k.name.drive, "err", err)
+			}
+			return
+		}
+		missing := slices.DeleteFunc(mine, k.log.Holds)
+		if len(missing) == 0 {
+			return
+		}
+		if err == nil {
+			s.have.lacks(k.name, missing)
+		} else {
+			s.rest.Store(time.Now().Add(pullAgain).UnixNano())
+			s.node.logger.Debug("a bulk request failed", "peer", s.conn.Peer(), "err", err)
+		}
+		release()
+		s.node.change() // others may have it
+	})
+}
+
+// kick has the puller look again.
+func (s *session) kick() {
+	select {
+	case s.pulled <- struct{}{}:
+	default:
+	}
+}
+
+// kept is a replica that is to be whole.
+type kept struct {
+	name logName
+	d    *shared
+	log  *log.Log
+}
+
+func (s *session) kept() []kept {
+	var all []kept
+	for _, d := range s.node.allShared() {
+		if !s.shares(d.id) {
 			continue
 		}
 		store, _, keep := d.state()
 		if store == nil || !keep {
 			continue
 		}
-		for _, l := range store.Logs() {
+		for w, l := range store.Logs() {
 			if l.IsReplica() {
-				all = append(all, l)
+				all = append(all, kept{logName{d.id, w}, d, l})
 			}
 		}
 	}
 	return all
 }
 
-// claimMissing claims the next missing entries from an index on, and returns
-// where to go on after them.
-func (d *shared) claimMissing(l *log.Log, from uint64) (mine []uint64, next uint64, release func()) {
-	next = from
-	for {
-		first, n := l.NextMissing(next, pullEntries)
-		if n == 0 {
-			return nil, next, func() {}
+// pick claims up to most entries that are missing and that the peer has: the
+// rarest while others copy the drive, too, so that they can give each other
+// what they got, and else the next in order. When all are asked for, those
+// that another peer is late with are asked for a second time. Without entries
+// it says when to try again.
+func (p *puller) pick(k kept, most int) (mine []uint64, release func(), again time.Duration) {
+	peers := k.d.node.sharing(k.d.id)
+	if first, ok := p.rarest(k, peers); ok {
+		if mine, release = k.d.claimRun(k, p.s, first, most); len(mine) > 0 {
+			return mine, release, 0
 		}
-		next = first + n
-		all := make([]uint64, 0, n)
-		for i := first; i < next; i++ {
+	}
+	mine, release, more := p.next(k, most)
+	switch {
+	case len(mine) > 0:
+		return mine, release, 0
+	case more:
+		return nil, nil, time.Millisecond
+	}
+	return k.d.claimLate(k, p.s, most)
+}
+
+// rarest samples the missing entries for one that the fewest peers have. It
+// finds none while all peers are whole, and order is better.
+func (p *puller) rarest(k kept, peers []*session) (first uint64, ok bool) {
+	size := k.log.Head().Size
+	if size == 0 || !slices.ContainsFunc(peers, func(o *session) bool {
+		return o != p.s && o.have.count(k.name, size) < size
+	}) {
+		return 0, false
+	}
+	fewest := len(peers) + 1
+	for range rareSamples {
+		i := rand.Uint64N(size)
+		for range rareSteps {
+			var n uint64
+			if i, n = k.log.NextMissing(i, 1); n == 0 || i >= size {
+				break
+			}
+			if p.s.have.has(k.name, i) && !k.d.flying(k.log, i) {
+				count := 0
+				for _, o := range peers {
+					if o.have.has(k.name, i) {
+						count++
+					}
+				}
+				if count < fewest {
+					first, fewest, ok = i, count, true
+				}
+				break
+			}
+			i++
+		}
+	}
+	return first, ok
+}
+
+// next claims the next missing entries in order; more says that the search was
+// cut short and the cursor moved.
+func (p *puller) next(k kept, most int) (mine []uint64, release func(), more bool) {
+	at := p.cursor[k.log]
+	begun, wrapped := at, false
+	for range pullSteps {
+		first, n := k.log.NextMissing(at, uint64(most))
+		if n == 0 {
+			if wrapped || begun == 0 {
+				p.cursor[k.log] = 0
+				return nil, nil, false
+			}
+			at, wrapped = 0, true
+			continue
+		}
+		if wrapped && first >= begun {
+			p.cursor[k.log] = 0
+			return nil, nil, false
+		}
+		at = first + n
+		if mine, release = k.d.claimRun(k, p.s, first, int(n)); len(mine) > 0 {
+			p.cursor[k.log] = mine[len(mine)-1] + 1
+			return mine, release, false
+		}
+	}
+	p.cursor[k.log] = at
+	return nil, nil, true
+}
+
+// claimRun claims what is missing and the peer has among n entries.
+func (d *shared) claimRun(k kept, s *session, first uint64, n int) (mine []uint64, release func()) {
+	all := make([]uint64, 0, n)
+	for i := first; i < first+uint64(n); i++ {
+		if s.have.has(k.name, i) {
 			all = append(all, i)
 		}
-		if mine, _, release = d.claim(l, all); len(mine) > 0 {
-			return mine, next, release
-		}
-		release()
 	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	mine, _, release = d.claim(k.log, all, s)
+	return mine, release
 }
 
 // ahead is what is read ahead of a sequential reader.
@@ -157,6 +279,7 @@ func (d *shared) readAhead(l *log.Log, indexes []uint64) {
 	to := min(a.next+a.window, l.Head().Size)
 	a.edge = max(a.edge, to)
 	d.mu.Unlock()
+	name := logName{d.id, l.Writer()}
 	for from < to {
 		n := min(to-from, pullEntries)
 		var all []uint64
@@ -164,17 +287,23 @@ func (d *shared) readAhead(l *log.Log, indexes []uint64) {
 			all = append(all, i)
 		}
 		from += n
-		mine, _, release := d.claim(l, all)
-		peers := d.node.sharing(d.id)
-		if len(mine) == 0 || len(peers) == 0 {
+		peers := d.sources(name, all)
+		if len(peers) == 0 {
+			return
+		}
+		s := peers[0]
+		mine, _, release := d.claim(l, all, s)
+		if len(mine) == 0 {
 			release()
 			continue
 		}
+		s.inFlight.Add(int64(len(mine))) // so that the next goes to another
 		d.node.wg.Go(func() {
+			defer s.inFlight.Add(-int64(len(mine)))
 			defer release()
 			ctx, cancel := context.WithTimeout(d.node.life, answerTime)
 			defer cancel()
-			_ = peers[0].get(ctx, peers[0].bulk, l, mine) // whoever needs it asks again
+			_ = s.get(ctx, s.bulk, l, mine) // whoever needs it asks again
 		})
 	}
 }

@@ -30,6 +30,8 @@
 //	NAME  2   name string, at most 64 bytes | beacon secret, 32 bytes
 //	HEAD  3   drive id, 32 bytes | writer u16 | proof |
 //	          controls: count uvarint, index uvarint each
+//	HAVE  4   drive id, 32 bytes | writer u16 |
+//	          ranges: count uvarint, (skip uvarint, n uvarint) each
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
 // it. NAME is sent once there is a shared drive: the name of the device, and the
@@ -42,6 +44,11 @@
 // It is [log.HeadProof]; one that begins at another size than the reader knows,
 // or has neither leaves nor edges, only tells, and the reader asks for its own
 // with PROVE. The controls are which of the new entries are control entries.
+// HAVE says which entries are on the device that sends it: each range begins skip
+// entries after the end of the one before it, the first after entry 0. It adds to
+// what was said before: all that is here when a drive is first shared, then what is
+// written and what arrives, gathered for a tenth of a second. It is a hint of whom
+// to ask, which GONE takes back.
 //
 // Either side opens streams for requests, whose first byte is 1. On one the
 // opener sends requests without waiting, and gets the answers in their order, so
@@ -75,7 +82,8 @@
 //
 // # Limits
 //
-// A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
+// A message has at most 300,000 bytes, an OFFER 1,024 tokens, a HAVE 4,096
+// ranges of entries below 2^40, a GET 64 tiles and
 // 64 ranges of together 1,024 entries, the answer to a WALK 8 MiB of entries. A
 // stream has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next

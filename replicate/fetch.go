@@ -20,48 +20,12 @@ const (
 	silentTime = 30 * time.Second
 )
 
-// logIndex names an entry in flight.
-type logIndex struct {
-	log   *log.Log
-	index uint64
-}
-
-// claim says that the caller will get those of the entries that nobody is
-// getting, and returns them, and what to wait for to have the others. release
-// ends it.
-func (d *shared) claim(l *log.Log, indexes []uint64) (mine []uint64, others []chan struct{}, release func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	done := make(chan struct{})
-	for _, i := range indexes {
-		if l.Holds(i) {
-			continue
-		}
-		if c := d.flights[logIndex{l, i}]; c != nil {
-			if !slices.Contains(others, c) {
-				others = append(others, c)
-			}
-			continue
-		}
-		d.flights[logIndex{l, i}] = done
-		mine = append(mine, i)
-	}
-	return mine, others, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		for _, i := range mine {
-			delete(d.flights, logIndex{l, i})
-		}
-		close(done)
-	}
-}
-
 // Fetch implements log.Source: somebody waits for these entries.
 func (d *shared) Fetch(l *log.Log, indexes []uint64) error {
 	ctx, cancel := context.WithTimeout(d.node.life, silentTime)
 	defer cancel()
 	for {
-		mine, others, release := d.claim(l, indexes)
+		mine, others, release := d.claim(l, indexes, nil)
 		var err error
 		if len(mine) > 0 {
 			err = d.demand(ctx, l, mine)
@@ -106,15 +70,18 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 	for {
 		changed := d.node.waitChange()
 		if more {
-			for _, s := range d.node.sharing(d.id) {
+			missing := slices.DeleteFunc(slices.Clone(indexes), l.Holds)
+			for _, s := range d.sources(logName{d.id, l.Writer()}, missing) {
 				if asked[s] {
 					continue
 				}
 				asked[s] = true
 				active++
 				more = false
-				missing := slices.DeleteFunc(slices.Clone(indexes), l.Holds)
 				d.node.wg.Go(func() {
+					s.waited.Add(1)
+					defer s.kick()
+					defer s.waited.Add(-1)
 					err := s.get(ctx, s.urgent, l, missing)
 					select {
 					case answers <- err:
@@ -160,14 +127,16 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uint64) error {
 	q := &request{typ: msgGet, log: s.nameOf(l)}
 	n := 0
-	for _, i := range indexes {
-		lacking, err := l.Lacking(nil, i)
-		if err != nil {
-			return err
-		}
-		for _, t := range lacking {
-			if !slices.Contains(q.tiles, t) {
-				q.tiles = append(q.tiles, t)
+	for k, i := range indexes {
+		if k == 0 || i/tileEntries != indexes[k-1]/tileEntries { // neighbours share their tiles
+			lacking, err := l.Lacking(nil, i)
+			if err != nil {
+				return err
+			}
+			for _, t := range lacking {
+				if !slices.Contains(q.tiles, t) {
+					q.tiles = append(q.tiles, t)
+				}
 			}
 		}
 		if k := len(q.ranges); k > 0 && q.ranges[k-1].first+q.ranges[k-1].n == i {
@@ -185,10 +154,13 @@ func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uin
 	defer s.inFlight.Add(-int64(n))
 	var unstored error // the peer has done its part
 	err := lane.do(ctx, q, func(p part) error {
-		err := s.take(l, p)
+		err := s.take(q.log, l, p)
 		if errors.Is(err, errUnstored) {
 			unstored = err
 			return nil
+		}
+		if lane == s.bulk {
+			s.window.took(len(p.bytes), s.conn.RTT())
 		}
 		return err
 	})
@@ -222,15 +194,19 @@ var errUnstored = errors.New("what arrived cannot be stored")
 
 // take adds a part of an answer to a log. What does not verify ends the
 // connection; the error about what cannot be stored matches errUnstored.
-func (s *session) take(l *log.Log, p part) error {
+func (s *session) take(name logName, l *log.Log, p part) error {
 	var err error
 	switch p.typ {
 	case msgTile:
 		err = l.AddTile(p.tile, p.bytes)
 	case msgBlock:
-		err = l.AddBlock(p.span.first, p.bytes)
+		if err = l.AddBlock(p.span.first, p.bytes); err == nil {
+			s.arrived(name, p.span.first)
+		}
 	case msgControl:
-		err = s.takeControl(l, p)
+		if err = s.takeControl(l, p); err == nil {
+			s.arrived(name, p.span.first)
+		}
 	case msgGone:
 		return nil
 	default:
@@ -248,8 +224,8 @@ func (s *session) take(l *log.Log, p part) error {
 
 // takeIfRoom is take of what nobody waits for by itself: whoever needs it asks
 // again, and hears why it cannot be had.
-func (s *session) takeIfRoom(l *log.Log, p part) error {
-	err := s.take(l, p)
+func (s *session) takeIfRoom(name logName, l *log.Log, p part) error {
+	err := s.take(name, l, p)
 	if errors.Is(err, errUnstored) {
 		s.node.logger.Warn("a part of an answer was left out", "err", err)
 		return nil
@@ -372,7 +348,7 @@ func (s *session) followHead(h *news) error {
 	var moved error // others were faster; whoever waits behind this request is not to suffer
 	err = s.urgent.do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
 		if p.typ != msgProof {
-			return s.takeIfRoom(l, p)
+			return s.takeIfRoom(h.log, l, p)
 		}
 		_, err := store.Advance(l, p.proof)
 		if errors.Is(err, log.ErrMoved) {
@@ -415,7 +391,7 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 	for _, s := range d.node.sharing(d.id) {
 		one, cancel := context.WithTimeout(ctx, answerTime)
 		err = s.urgent.do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
-			func(p part) error { return s.takeIfRoom(l, p) })
+			func(p part) error { return s.takeIfRoom(logName{d.id, w.Commit.Writer}, l, p) })
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err

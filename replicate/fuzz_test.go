@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+
 	"hearth/fs"
 	"hearth/log"
 
@@ -19,6 +21,7 @@ func FuzzMessages(f *testing.F) {
 	add(encodeOffer([][32]byte{{1}, {2}}))
 	add((&profile{name: "a", beacon: [32]byte{5}}).encode())
 	add((&news{log: name, proof: proof, controls: []uint64{6, 700}}).encode())
+	add((&have{log: name, ranges: []span{{3, 4}, {500, 6}}}).encode())
 	for _, q := range []request{
 		{typ: msgInfo, log: logName{drive: name.drive}},
 		{typ: msgProve, log: name, known: 7},
@@ -51,6 +54,13 @@ func FuzzMessages(f *testing.F) {
 		case msgHead:
 			h, err := decodeNews(m.body)
 			same(h.encode(), err)
+		case msgHave:
+			h, err := decodeHave(m.body)
+			if err == nil {
+				same(h.encode(), nil)
+				known := holdings{logs: map[logName]*roaring64.Bitmap{}}
+				known.add(h.log, h.ranges)
+			}
 		default:
 			if q, err := decodeRequest(m); err == nil {
 				same(q.encode(), nil)

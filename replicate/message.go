@@ -19,6 +19,7 @@ const (
 	msgOffer   messageType = 1
 	msgName    messageType = 2
 	msgHead    messageType = 3
+	msgHave    messageType = 4
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18
@@ -49,6 +50,7 @@ const (
 	maxWalk     = 8 << 20
 	maxPending  = 64
 	maxName     = 64
+	maxIndex    = 1 << 40 // of an entry, in what a peer says it has
 	maxLeaves   = 64 << 10
 	maxLevels   = 8
 	maxProof    = 128
@@ -254,6 +256,46 @@ func decodeNews(b []byte) (*news, error) {
 
 // span is the entries [first, first+n).
 type span struct{ first, n uint64 }
+
+// have is that entries of a log are on the device that says so.
+type have struct {
+	log    logName
+	ranges []span // in order, not touching
+}
+
+func (h *have) encode() []byte {
+	w := newMessage(nil, msgHave)
+	h.log.append(&w)
+	w.Uvarint(uint64(len(h.ranges)))
+	var end uint64
+	for _, r := range h.ranges {
+		w.Uvarint(r.first - end)
+		w.Uvarint(r.n)
+		end = r.first + r.n
+	}
+	return seal(&w)
+}
+
+func decodeHave(b []byte) (*have, error) {
+	r := wire.NewReader(b)
+	h := &have{log: readLogName(r)}
+	n := r.Count(2)
+	if n > maxHaveRanges {
+		r.Fail("%d ranges", n)
+		n = 0
+	}
+	var end uint64
+	for range n {
+		skip, count := r.Uvarint(), r.Uvarint()
+		if skip > maxIndex-end || count == 0 || count > maxIndex-end-skip {
+			r.Fail("%d entries after %d from %d on", count, skip, end)
+			break
+		}
+		h.ranges = append(h.ranges, span{end + skip, count})
+		end += skip + count
+	}
+	return h, done(r, "have")
+}
 
 // request is any request.
 type request struct {

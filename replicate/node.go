@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hearth/fs"
@@ -52,6 +53,7 @@ type Node struct {
 	sessions map[*session]struct{}
 	dialing  map[string]context.CancelFunc
 	banned   map[peer.Key]string
+	full     atomic.Int64  // UnixNano until which nothing is copied that nobody waits for: the disk is full
 	changed  chan struct{} // closed and replaced when sessions or what they share change
 }
 
@@ -66,7 +68,7 @@ type shared struct {
 	tracer  Tracer
 	keep    bool
 	end     context.CancelFunc
-	flights map[logIndex]chan struct{}
+	flights map[logIndex]*flight
 	aheads  map[*log.Log]*ahead
 }
 
@@ -143,7 +145,7 @@ func (n *Node) Add(store *log.Store, tracer Tracer, keep bool) {
 }
 
 func (n *Node) newShared(id log.DriveID, hold [32]byte) *shared {
-	return &shared{node: n, id: id, hold: hold, flights: map[logIndex]chan struct{}{}, aheads: map[*log.Log]*ahead{}}
+	return &shared{node: n, id: id, hold: hold, flights: map[logIndex]*flight{}, aheads: map[*log.Log]*ahead{}}
 }
 
 // Want offers to share a drive that is not here yet: see [Node.Genesis].
@@ -427,15 +429,18 @@ type Peer struct {
 
 // Peers lists the connections, oldest first.
 func (n *Node) Peers() []Peer {
-	n.mu.Lock()
-	sessions := slices.Collect(maps.Keys(n.sessions))
-	n.mu.Unlock()
 	var all []Peer
-	for _, s := range sessions {
+	for _, s := range n.allSessions() {
 		all = append(all, s.describe())
 	}
 	slices.SortFunc(all, func(a, b Peer) int { return a.Since.Compare(b.Since) })
 	return all
+}
+
+func (n *Node) allSessions() []*session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Keys(n.sessions))
 }
 
 // sharing returns the sessions that share a drive, the nearest first.
@@ -450,6 +455,29 @@ func (n *Node) sharing(id log.DriveID) []*session {
 	}
 	slices.SortFunc(all, func(a, b *session) int { return int(a.load() - b.load()) })
 	return all
+}
+
+// sources are the sessions that share a drive: those first that are known to
+// have all of these entries, and of them the nearest.
+func (d *shared) sources(name logName, indexes []uint64) []*session {
+	all := d.node.sharing(d.id)
+	slices.SortStableFunc(all, func(a, b *session) int {
+		switch x, y := a.have.hasAll(name, indexes), b.have.hasAll(name, indexes); {
+		case x == y:
+			return 0
+		case x:
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// allShared are the drives that are here or wanted.
+func (n *Node) allShared() []*shared {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Values(n.drives))
 }
 
 // ban remembers a peer that sent what did not verify.

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+
 	"hearth/log"
 	"hearth/replicate/peer"
 )
@@ -36,14 +38,22 @@ type session struct {
 	control *peer.Stream
 
 	urgent, bulk *lane
-	inFlight     atomic.Int64 // entries asked for
+	inFlight     atomic.Int64  // entries asked for
+	waited       atomic.Int64  // requests that somebody waits for
+	window       *window       // of what nobody waits for
+	rest         atomic.Int64  // UnixNano until which nothing of that is asked
+	pulled       chan struct{} // there may be something to pull
+	have         holdings
+	gathered     chan struct{} // there is something in fresh
 
 	mu      sync.Mutex
 	offered [][32]byte
 	drives  map[log.DriveID]bool
 	profile profile
 	told    bool
-	pushed  map[logName]uint64 // sizes of the heads that were sent
+	pushed  map[logName]uint64            // sizes of the heads that were sent
+	owned   map[logName]uint64            // up to where it was told what is here
+	fresh   map[logName]*roaring64.Bitmap // what the other side was not told that is here
 	heads   chan *news
 }
 
@@ -58,8 +68,10 @@ func (n *Node) serve(c *peer.Conn) {
 	s := &session{
 		node: n, conn: c, since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
+		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
+		have: holdings{logs: map[logName]*roaring64.Bitmap{}}, fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{},
 	}
-	s.urgent, s.bulk = newLane(s), newLane(s)
+	s.urgent, s.bulk = newLane(s, false), newLane(s, true)
 	err := s.run()
 	n.mu.Lock()
 	delete(n.sessions, s)
@@ -181,6 +193,13 @@ func (s *session) readControl() error {
 			case <-s.ctx.Done():
 				return s.ctx.Err()
 			}
+		case msgHave:
+			h, err := decodeHave(m.body)
+			if err != nil {
+				return err
+			}
+			s.have.add(h.log, h.ranges)
+			s.kick()
 		default:
 			return fmt.Errorf("%w: a message of type %d", ErrProtocol, m.typ)
 		}
@@ -225,6 +244,7 @@ func (s *session) load() int64 {
 // tell offers drives and sends heads, as they change.
 func (s *session) tell() error {
 	var offered map[peer.ID]peer.Secret
+	var due <-chan time.Time
 	for {
 		changed := s.node.waitChange()
 		secrets := s.node.secrets()
@@ -248,6 +268,15 @@ func (s *session) tell() error {
 		}
 		select {
 		case <-changed:
+		case <-s.gathered:
+			if due == nil {
+				due = time.After(haveDelay)
+			}
+		case <-due:
+			due = nil
+			if err := s.tellFresh(); err != nil {
+				return err
+			}
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		}
@@ -305,6 +334,9 @@ func (s *session) pushHead(name logName, l *log.Log) error {
 	had := s.pushed[name]
 	s.mu.Unlock()
 	head := l.Head()
+	if err := s.pushHave(name, l, head.Size); err != nil {
+		return err
+	}
 	if head.Size <= had {
 		return nil
 	}
