@@ -106,8 +106,9 @@ type Log struct {
 	lastDropped atomic.Pointer[droppedFrame]
 
 	replica bool
-	known   Head   // of a replica: see Options
-	source  Source // under mu
+	known   Head          // of a replica: see Options
+	source  Source        // under mu
+	present atomic.Uint64 // see Presence
 
 	limits limits
 	inline bool
