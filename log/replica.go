@@ -190,12 +190,26 @@ func (l *Log) openLocations() error {
 		return err
 	}
 	locs, err := loadLocations(f, l.next, true)
+	if err == nil {
+		err = dropLater(f, l.next)
+	}
 	if err != nil {
 		l.locs.grow(l.next)
 		return errors.Join(err, f.Close())
 	}
 	l.locs, l.locsFile = locs, f
 	return nil
+}
+
+// dropLater cuts off the pages of entries that the head does not cover: they
+// were written for one that did not become durable, and would be believed when
+// another one covers them.
+func dropLater(f disk.File, n uint64) error {
+	end := int64((n+locsPerPage-1)/locsPerPage) * locsPage
+	if size, err := f.Size(); err != nil || size <= end {
+		return err
+	}
+	return f.Truncate(end)
 }
 
 // scanReplica finds the frames from a place on, and the end.
