@@ -64,6 +64,8 @@
 //	CONTROL 36  index uvarint | the control entry
 //	GONE    37  index uvarint | n uvarint: these are not here
 //	END     38  code u8: 0 all was said, 1 no such drive, 2 cannot, 3 too much
+//	HELD    39  index uvarint | proof that the entry is here, 32 bytes
+//	HAS     40  index uvarint | n uvarint: these are here
 //
 // INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
 // answered with PROOF, from the known size on, and what a reader begins with: the
@@ -73,11 +75,30 @@
 // operation reads (see [hearth/fs.Walk]), with tiles; a tile is sent once in an
 // answer.
 //
+// HAVE is answered with HAS, in order. PROBE is answered with HELD for those
+// entries that are here, in order; the proof is the BLAKE3 hash, keyed with the
+// nonce, of
+//
+//	key of the device that answers | key of the device that asks |
+//	drive id | writer u16 | index u64 | the entry as it is stored
+//
+// so that only who has the entry can make it, and nobody can have it made by
+// another. The asker compares it with what its own copy gives.
+//
+// # Eviction
+//
+// A device evicts a block only when another one has proved, by PROBE, to have
+// it. From before it asks until it is done or has given up, it says itself in
+// answers to PROBE and HAVE that it has not. So of several devices that evict
+// one block, the last one to begin finds nobody to rely on but one that does not
+// evict: the block stays somewhere, without locks that others would have to hold
+// and give back.
+//
 // # Limits
 //
 // A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
-// 64 ranges of together 1,024 entries, the answer to a WALK 8 MiB of entries. A
-// stream has at most 64 requests that are not answered. Who breaks a rule is
+// 64 ranges of together 1,024 entries, a PROBE 64 ranges of 256 entries, a HAVE 64
+// ranges of 65,536 entries, the answer to a WALK 8 MiB of entries. A stream has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate
