@@ -97,8 +97,9 @@
 // # Limits
 //
 // A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
-// 64 ranges of together 1,024 entries, a PROBE 64 ranges of 256 entries, a HAVE 64
-// ranges of 65,536 entries, the answer to a WALK 8 MiB of entries. A stream has at most 64 requests that are not answered. Who breaks a rule is
+// 64 ranges of together 1,024 entries, a PROBE 64 ranges of 256 entries, a HAVE
+// 64 ranges of 65,536 entries, the answer to a WALK 8 MiB of entries. A stream
+// has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate
