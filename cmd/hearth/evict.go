@@ -12,9 +12,9 @@ func (a *app) evictCommand() *cli.Command {
 		Name: "evict", Usage: "free the space of a file or folder that others have", ArgsUsage: "PATH",
 		Description: describe(`Frees the space that the contents of a file or folder of a drive that was joined
 take on this device. They can be read as before: then they come from others
-again. A block goes only after a connected device has proved that it has it; what
-nobody else has stays, and the exit code is 1. So do names, times and
-attributes. Blocks that other files share go, too.`,
+again. Names, times and attributes stay. Each block goes only after a connected
+device has proved that it has it; if nobody has proved that for some, these stay
+and the exit code is 1. Blocks that other files share go, too.`,
 			"hearth evict ~/Films/holiday.mkv"),
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: a.evict,
