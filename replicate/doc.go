@@ -53,6 +53,8 @@
 //	          ranges: count uvarint, (first uvarint, n uvarint) each
 //	WALK  19  drive id | writer u16 | commit uvarint | op u8 | inode u64 | name string |
 //	          offset uvarint | length uvarint
+//	PROBE 21  drive id | writer u16 | nonce, 32 bytes | ranges as in GET
+//	HAVE  22  drive id | writer u16 | ranges as in GET
 //
 // An answer is any number of the following and END, whose code is 0 or says why
 // there is nothing, or no more:
