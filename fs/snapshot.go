@@ -21,6 +21,7 @@ type Snapshot struct {
 	Version Version
 	c       *commit
 	index   uint64 // of the commit
+	locals  localCache
 }
 
 // version finds a commit of this device's log by its sequence number.
@@ -144,6 +145,14 @@ func (s *Snapshot) attr(ino Ino) (Attr, error) {
 		return Attr{}, err
 	}
 	a := n.attr(ino)
+	if s.d.followed && n.isRegular() && n.size > 0 {
+		used, err := s.localBytes(ino, n.size)
+		if err != nil {
+			return a, err
+		}
+		a.Blocks = max((used+511)/512, 1)
+		return a, nil
+	}
 	if n.sparse {
 		var used uint64
 		if err := s.v.extents(ino, 0, n.size, func(e extent) bool { used += e.length; return true }); err != nil {

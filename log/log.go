@@ -109,6 +109,7 @@ type Log struct {
 	known   Head          // of a replica: see Options
 	whole   atomic.Uint64 // nothing before this is missing; under mu where it becomes less
 	source  Source        // under mu
+	present atomic.Uint64 // see Presence
 
 	limits limits
 	inline bool

@@ -104,11 +104,11 @@ func (l *Log) readFrame(dst []byte, index uint64) (frame, []byte, location, erro
 		start := len(dst)
 		dst = slices.Grow(dst, n)[:start+n]
 		if _, err := seg.file.ReadAt(dst[start:], loc.offset()); err != nil {
-			return frame{}, dst[:start], loc, l.damage(index, loc, readDetail(err))
+			return frame{}, dst[:start], loc, l.vanished(index, loc, l.damage(index, loc, readDetail(err)))
 		}
 	}
 	f, err := l.checkFrame(dst[len(dst)-n:], index, loc)
-	return f, dst, loc, err
+	return f, dst, loc, l.vanished(index, loc, err)
 }
 
 func readDetail(err error) string {
@@ -142,22 +142,33 @@ func (l *Log) ReadStored(dst []byte, index uint64) ([]byte, error) {
 	return append(dst, body...), nil
 }
 
+// readTries is how often an entry of a replica is fetched for one read: what is
+// here may be evicted before it was read.
+const readTries = 8
+
 // readBody returns the body of an entry's frame in b; with fetch it is got from
 // elsewhere if it is not here.
 func (l *Log) readBody(b *[]byte, index uint64, fetch bool) ([]byte, error) {
-	f, buf, loc, err := l.readFrame((*b)[:0], index)
-	if fetch && errors.Is(err, ErrMissing) {
-		if err = l.fetch([]uint64{index}); err == nil {
-			f, buf, loc, err = l.readFrame(buf[:0], index)
+	for tries := 0; ; tries++ {
+		body, err := l.readHere(b, index)
+		if !fetch || tries == readTries || !errors.Is(err, ErrMissing) {
+			return body, err
+		}
+		if err := l.fetch([]uint64{index}); err != nil {
+			return nil, err
 		}
 	}
+}
+
+func (l *Log) readHere(b *[]byte, index uint64) ([]byte, error) {
+	f, buf, loc, err := l.readFrame((*b)[:0], index)
 	*b = buf
 	if err != nil {
 		return nil, err
 	}
 	body := buf[frameHeader:]
 	if !f.intact(body) {
-		return nil, l.damage(index, loc, "its contents do not match its digest")
+		return nil, l.vanished(index, loc, l.damage(index, loc, "its contents do not match its digest"))
 	}
 	return body, nil
 }
@@ -346,11 +357,20 @@ func (l *Log) ReadData(slices []Slice) error {
 	if l.keys == nil {
 		return fmt.Errorf("reading %s: %w", l.dir, seal.ErrNoKey)
 	}
-	if l.replica {
+	if !l.replica {
+		return l.readData(slices)
+	}
+	for tries := 0; ; tries++ {
 		if err := l.fetchFor(slices); err != nil {
 			return err
 		}
+		if err := l.readData(slices); err == nil || tries == readTries || !l.again(err) {
+			return err
+		}
 	}
+}
+
+func (l *Log) readData(slices []Slice) error {
 	var room [16]want
 	wants, err := l.wants(room[:0], slices)
 	defer func() {

@@ -22,6 +22,8 @@ import (
 //	seg/00000000 ...   frames of blocks and control entries as they arrived
 //	tiles/hash.0 ...   the Merkle tree, a row of tiles in each, with holes
 //	index/locs         where each entry's frame is; zero: not here
+//	reserve            space kept back, so that blocks can be evicted from a
+//	                   full disk
 //
 // Nothing enters that was not verified: a head against the log's key and the
 // head before it, a tile against the tile above it and so up to the head, an
@@ -29,7 +31,8 @@ import (
 // any more, and is asked for again: a frame that does not match its digest is
 // passed over, a tile that does not match the one above is taken for a hole.
 // Segment files are synced when much has arrived, by [Log.Settle], and when the
-// log is closed.
+// log is closed. Blocks that were evicted are not here any more, and the numbers
+// of segments may have gaps: see evict.go.
 
 // ErrMissing is matched by the error about an entry of a replica that is not
 // on this device. It matches ErrAbsent, too.
@@ -87,6 +90,9 @@ func createReplica(o Options) (*Log, error) {
 	if err == nil {
 		err = writeChecked(l.disk, l.replicaPath(), replicaFile{Format: FormatVersion, Offset: segmentHeader})
 	}
+	if err == nil {
+		err = l.openEvictReserve()
+	}
 	if err != nil {
 		l.stop()
 		return nil, errors.Join(fmt.Errorf("creating the replica %s: %w", o.Dir, err), l.closeFiles())
@@ -110,7 +116,11 @@ func openReplica(o Options) (*Log, error) {
 		return nil, err
 	}
 	l.beReplica(o.Known)
-	if err := l.recoverReplica(); err != nil {
+	err = l.recoverReplica()
+	if err == nil {
+		err = l.openEvictReserve()
+	}
+	if err != nil {
 		l.stop()
 		return nil, errors.Join(fmt.Errorf("opening the replica %s: %w", o.Dir, err), l.closeFiles())
 	}
@@ -180,12 +190,26 @@ func (l *Log) openLocations() error {
 		return err
 	}
 	locs, err := loadLocations(f, l.next, true)
+	if err == nil {
+		err = dropLater(f, l.next)
+	}
 	if err != nil {
 		l.locs.grow(l.next)
 		return errors.Join(err, f.Close())
 	}
 	l.locs, l.locsFile = locs, f
 	return nil
+}
+
+// dropLater cuts off the pages of entries that the head does not cover: they
+// were written for one that did not become durable, and would be believed when
+// another one covers them.
+func dropLater(f disk.File, n uint64) error {
+	end := int64((n+locsPerPage-1)/locsPerPage) * locsPage
+	if size, err := f.Size(); err != nil || size <= end {
+		return err
+	}
+	return f.Truncate(end)
 }
 
 // scanReplica finds the frames from a place on, and the end.
@@ -480,6 +504,7 @@ func (l *Log) forget(index uint64) {
 	l.mu.Lock()
 	l.locs.set(index, 0)
 	l.mu.Unlock()
+	l.present.Add(1)
 	l.markMu.Lock()
 	l.locsStale = true
 	l.markMu.Unlock()
@@ -557,6 +582,7 @@ func (l *Log) addEntry(index uint64, e *entry) error {
 	l.locs.set(index, loc)
 	l.pend = buf
 	l.mu.Unlock()
+	l.present.Add(1)
 	if !l.inline {
 		l.nudge()
 	}
@@ -567,6 +593,11 @@ func (l *Log) addEntry(index uint64, e *entry) error {
 func (l *Log) Holds(index uint64) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	return l.holds(index)
+}
+
+// holds is Holds with mu held.
+func (l *Log) holds(index uint64) bool {
 	if index >= l.next || l.dropped.Contains(index) {
 		return false
 	}

@@ -13,6 +13,7 @@ import (
 	"hearth/log/disk"
 	"hearth/log/seal"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"pgregory.net/rapid"
 )
 
@@ -22,6 +23,7 @@ type author struct {
 	keys    *seal.Keyring
 	entries [][]byte // stored blocks and control entries
 	control []bool
+	plain   bool // grow appends no control entries
 }
 
 func newAuthor(t testing.TB, dir string) *author {
@@ -38,7 +40,7 @@ func newAuthor(t testing.TB, dir string) *author {
 // grow appends n entries and commits.
 func (a *author) grow(t interface{ Fatal(...any) }, r *rand.Rand, n int) {
 	for i := range n {
-		if i%7 == 3 && i < n-1 {
+		if !a.plain && i%7 == 3 && i < n-1 {
 			c := &Recipient{Kind: RecipientLink}
 			c.Key[0], c.Key[1] = byte(len(a.entries)), byte(len(a.entries)>>8)
 			b, err := EncodeControl(c)
@@ -129,7 +131,7 @@ func TestReplica(t *testing.T) {
 		defer func() { l.Close() }()
 		sent := map[uint64]bool{}
 		settled := map[uint64]bool{}
-		steps := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 40).Draw(rt, "steps")
+		steps := rapid.SliceOfN(rapid.IntRange(0, 11), 1, 40).Draw(rt, "steps")
 		for _, step := range steps {
 			switch {
 			case step == 0:
@@ -182,13 +184,33 @@ func TestReplica(t *testing.T) {
 						delete(sent, i)
 					}
 				}
-			case l.Head().Size > 0:
+			case step <= 8 && l.Head().Size > 0:
 				for range 1 + r.IntN(30) {
 					i := r.Uint64N(l.Head().Size)
 					if err := a.send(l, i); err != nil {
 						rt.Fatal(err)
 					}
 					sent[i] = true
+				}
+			case step == 9 && l.Head().Size > 0: // much at once, in order
+				first := r.Uint64N(l.Head().Size)
+				for i := first; i < min(first+uint64(r.IntN(400)), l.Head().Size); i++ {
+					if err := a.send(l, i); err != nil {
+						rt.Fatal(err)
+					}
+					sent[i] = true
+				}
+			case l.Head().Size > 0:
+				set := someOf(r, l.Head().Size)
+				if _, err := l.Evict(context.Background(), set); err != nil {
+					rt.Fatal(err)
+				}
+				o.Known = l.Head()
+				for i := range sent {
+					if set.Contains(i) && !a.control[i] {
+						delete(sent, i)
+						delete(settled, i)
+					}
 				}
 			}
 		}
@@ -222,6 +244,26 @@ func TestReplica(t *testing.T) {
 			}
 		}
 	})
+}
+
+// someOf returns a part of the numbers below n: one or a few ranges, all of
+// them, or every third.
+func someOf(r *rand.Rand, n uint64) *roaring64.Bitmap {
+	set := roaring64.New()
+	switch r.IntN(6) {
+	case 0:
+		set.AddRange(0, n)
+	case 1:
+		for i := uint64(r.IntN(3)); i < n; i += 3 {
+			set.Add(i)
+		}
+	default:
+		for range 1 + r.IntN(3) {
+			first := r.Uint64N(n)
+			set.AddRange(first, min(n+7, first+1+r.Uint64N(300))) // also beyond the log
+		}
+	}
+	return set
 }
 
 // What is wrong is refused, and changes nothing.

@@ -14,7 +14,8 @@ import (
 
 // TestReplicaCrashes crashes the machine, or the process, while a replica is
 // filled, with operations of the disk that fail. What was settled is there, what
-// is there is what was added, and nothing of it is damaged.
+// is there is what was added, and nothing of it is damaged. What was evicted may
+// come back, whole.
 func TestReplicaCrashes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	a := newAuthor(t, filepath.Join(t.TempDir(), "a"))
@@ -48,6 +49,7 @@ type replicaRun struct {
 	l       *Log
 	known   Head // that the store remembers
 	settled map[uint64]bool
+	wrong   error
 }
 
 // life is from one opening to the next crash.
@@ -67,7 +69,7 @@ func (c *replicaRun) life() error {
 	err := c.l.Close()
 	c.Logf("closed: %v", err)
 	c.Reboot()
-	return nil
+	return c.wrong
 }
 
 func (c *replicaRun) open() (err error) {
@@ -90,7 +92,7 @@ func (c *replicaRun) open() (err error) {
 
 func (c *replicaRun) step() error {
 	l := c.l
-	switch c.Rand.IntN(6) {
+	switch c.Rand.IntN(8) {
 	case 0:
 		p, ok := c.proofs[l.Known().Size]
 		if !ok {
@@ -111,6 +113,39 @@ func (c *replicaRun) step() error {
 		c.known = l.Head()
 		for _, i := range now {
 			c.settled[i] = true
+		}
+		return nil
+	case 2:
+		if l.Size() == 0 {
+			return nil
+		}
+		// Whether or not it succeeds, the blocks may be gone from here on.
+		set := someOf(rand.New(rand.NewPCG(c.Rand.Uint64(), 0)), l.Size())
+		for i := range c.settled {
+			if set.Contains(i) && !c.a.control[i] {
+				delete(c.settled, i)
+			}
+		}
+		before := l.Head()
+		if _, err := l.Evict(context.Background(), set); err != nil {
+			return err
+		}
+		c.known = before
+		for i := range l.Size() {
+			if set.Contains(i) && !c.a.control[i] && l.Holds(i) {
+				c.wrong = fmt.Errorf("entry %d was evicted and is here", i)
+			}
+		}
+		return nil
+	case 3:
+		if l.Size() == 0 {
+			return nil
+		}
+		first := c.Rand.Uint64N(l.Size())
+		for i := first; i < min(first+200, l.Size()); i++ {
+			if err := c.a.send(l, i); err != nil {
+				return err
+			}
 		}
 		return nil
 	}

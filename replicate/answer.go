@@ -150,6 +150,10 @@ func (a *answering) one(q *request) (code uint8, err error) {
 		return a.prove(l, q.known)
 	case msgGet:
 		return endOK, a.get(l, q)
+	case msgProbe:
+		return endOK, a.probe(d, l, q)
+	case msgHave:
+		return endOK, a.have(d, l, q)
 	default:
 		if tracer == nil {
 			return endCannot, nil

@@ -167,8 +167,8 @@ func TestHoldingsBound(t *testing.T) {
 	h := holdings{logs: map[logName]*roaring64.Bitmap{}}
 	for i := range 12 {
 		var ranges []span
-		for k := range uint64(maxHaveRanges) {
-			ranges = append(ranges, span{(uint64(i)*maxHaveRanges + k) << 17, 1})
+		for k := range uint64(maxHoldsRanges) {
+			ranges = append(ranges, span{(uint64(i)*maxHoldsRanges + k) << 17, 1})
 		}
 		h.add(logName{writer: 1}, ranges)
 	}
@@ -177,7 +177,7 @@ func TestHoldingsBound(t *testing.T) {
 	for _, b := range h.logs {
 		used += b.GetSizeInBytes()
 	}
-	if used > maxHaveMemory {
+	if used > maxHoldsMemory {
 		t.Fatalf("%d bytes", used)
 	}
 	small := holdings{logs: map[logName]*roaring64.Bitmap{}}

@@ -30,7 +30,7 @@
 //	NAME  2   name string, at most 64 bytes | beacon secret, 32 bytes
 //	HEAD  3   drive id, 32 bytes | writer u16 | proof |
 //	          controls: count uvarint, index uvarint each
-//	HAVE  4   drive id, 32 bytes | writer u16 |
+//	HOLDS 4   drive id, 32 bytes | writer u16 |
 //	          ranges: count uvarint, (skip uvarint, n uvarint) each
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
@@ -44,7 +44,7 @@
 // It is [log.HeadProof]; one that begins at another size than the reader knows,
 // or has neither leaves nor edges, only tells, and the reader asks for its own
 // with PROVE. The controls are which of the new entries are control entries.
-// HAVE says which entries are on the device that sends it: each range begins skip
+// HOLDS says which entries are on the device that sends it: each range begins skip
 // entries after the end of the one before it, the first after entry 0. It adds to
 // what was said before: all that is here when a drive is first shared, then what is
 // written and what arrives, gathered for a tenth of a second. It is a hint of whom
@@ -60,6 +60,8 @@
 //	          ranges: count uvarint, (first uvarint, n uvarint) each
 //	WALK  19  drive id | writer u16 | commit uvarint | op u8 | inode u64 | name string |
 //	          offset uvarint | length uvarint
+//	PROBE 21  drive id | writer u16 | nonce, 32 bytes | ranges as in GET
+//	HAVE  22  drive id | writer u16 | ranges as in GET
 //
 // An answer is any number of the following and END, whose code is 0 or says why
 // there is nothing, or no more:
@@ -71,6 +73,8 @@
 //	CONTROL 36  index uvarint | the control entry
 //	GONE    37  index uvarint | n uvarint: these are not here
 //	END     38  code u8: 0 all was said, 1 no such drive, 2 cannot, 3 too much
+//	HELD    39  index uvarint | proof that the entry is here, 32 bytes
+//	HAS     40  index uvarint | n uvarint: these are here
 //
 // INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
 // answered with PROOF, from the known size on, and what a reader begins with: the
@@ -80,12 +84,31 @@
 // operation reads (see [hearth/fs.Walk]), with tiles; a tile is sent once in an
 // answer.
 //
+// HAVE is answered with HAS, in order. PROBE is answered with HELD for those
+// entries that are here, in order; the proof is the BLAKE3 hash, keyed with the
+// nonce, of
+//
+//	key of the device that answers | key of the device that asks |
+//	drive id | writer u16 | index u64 | the entry as it is stored
+//
+// so that only who has the entry can make it, and nobody can have it made by
+// another. The asker compares it with what its own copy gives.
+//
+// # Eviction
+//
+// A device evicts a block only when another one has proved, by PROBE, to have
+// it. From before it asks until it is done or has given up, it says itself in
+// answers to PROBE and HAVE that it has not. So of several devices that evict
+// one block, the last one to begin finds nobody to rely on but one that does not
+// evict: the block stays somewhere, without locks that others would have to hold
+// and give back.
+//
 // # Limits
 //
-// A message has at most 300,000 bytes, an OFFER 1,024 tokens, a HAVE 4,096
-// ranges of entries below 2^40, a GET 64 tiles and
-// 64 ranges of together 1,024 entries, the answer to a WALK 8 MiB of entries. A
-// stream has at most 64 requests that are not answered. Who breaks a rule is
+// A message has at most 300,000 bytes, an OFFER 1,024 tokens, a HOLDS 4,096 ranges
+// of entries below 2^40, a GET 64 tiles and 64 ranges of together 1,024 entries, a
+// PROBE 64 ranges of 256 entries, a HAVE 64 ranges of 65,536 entries, the answer to
+// a WALK 8 MiB of entries. A stream has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate

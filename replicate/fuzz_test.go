@@ -21,11 +21,13 @@ func FuzzMessages(f *testing.F) {
 	add(encodeOffer([][32]byte{{1}, {2}}))
 	add((&profile{name: "a", beacon: [32]byte{5}}).encode())
 	add((&news{log: name, proof: proof, controls: []uint64{6, 700}}).encode())
-	add((&have{log: name, ranges: []span{{3, 4}, {500, 6}}}).encode())
+	add((&holds{log: name, ranges: []span{{3, 4}, {500, 6}}}).encode())
 	for _, q := range []request{
 		{typ: msgInfo, log: logName{drive: name.drive}},
 		{typ: msgProve, log: name, known: 7},
 		{typ: msgGet, log: name, tiles: []log.TileRef{{Level: 1, N: 2}}, ranges: []span{{3, 4}, {500, 6}}},
+		{typ: msgProbe, log: name, nonce: [32]byte{7}, ranges: []span{{3, 4}, {500, 6}}},
+		{typ: msgHave, log: name, ranges: []span{{3, 4}, {500, 60_000}}},
 		{typ: msgWalk, log: name, walk: fs.Walk{Commit: log.Ref{Writer: 2, Index: 8}, Op: fs.WalkRead, Ino: 9, Name: "x", Off: 10, Len: 11}},
 	} {
 		add(q.encode())
@@ -34,6 +36,8 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{byte(msgBlock), 1, 2, 3})
 	f.Add([]byte{byte(msgGone), 1, 2})
 	f.Add([]byte{byte(msgEnd), 0})
+	f.Add(append([]byte{byte(msgHeld), 1}, make([]byte, 32)...))
+	f.Add([]byte{byte(msgHas), 1, 2})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 {
 			return
@@ -54,8 +58,8 @@ func FuzzMessages(f *testing.F) {
 		case msgHead:
 			h, err := decodeNews(m.body)
 			same(h.encode(), err)
-		case msgHave:
-			h, err := decodeHave(m.body)
+		case msgHolds:
+			h, err := decodeHolds(m.body)
 			if err == nil {
 				same(h.encode(), nil)
 				known := holdings{logs: map[logName]*roaring64.Bitmap{}}

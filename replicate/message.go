@@ -19,11 +19,13 @@ const (
 	msgOffer   messageType = 1
 	msgName    messageType = 2
 	msgHead    messageType = 3
-	msgHave    messageType = 4
+	msgHolds   messageType = 4
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18
 	msgWalk    messageType = 19
+	msgProbe   messageType = 21
+	msgHave    messageType = 22
 	msgGenesis messageType = 32
 	msgProof   messageType = 33
 	msgTile    messageType = 34
@@ -31,6 +33,8 @@ const (
 	msgControl messageType = 36
 	msgGone    messageType = 37
 	msgEnd     messageType = 38
+	msgHeld    messageType = 39
+	msgHas     messageType = 40
 )
 
 // First bytes of streams.
@@ -46,6 +50,8 @@ const (
 	maxTiles    = 64
 	maxRanges   = 64
 	maxEntries  = 1024
+	maxProbe    = 256
+	maxHave     = 1 << 16
 	maxControls = 1024
 	maxWalk     = 8 << 20
 	maxPending  = 64
@@ -257,14 +263,14 @@ func decodeNews(b []byte) (*news, error) {
 // span is the entries [first, first+n).
 type span struct{ first, n uint64 }
 
-// have is that entries of a log are on the device that says so.
-type have struct {
+// holds is that entries of a log are on the device that says so.
+type holds struct {
 	log    logName
 	ranges []span // in order, not touching
 }
 
-func (h *have) encode() []byte {
-	w := newMessage(nil, msgHave)
+func (h *holds) encode() []byte {
+	w := newMessage(nil, msgHolds)
 	h.log.append(&w)
 	w.Uvarint(uint64(len(h.ranges)))
 	var end uint64
@@ -276,11 +282,11 @@ func (h *have) encode() []byte {
 	return seal(&w)
 }
 
-func decodeHave(b []byte) (*have, error) {
+func decodeHolds(b []byte) (*holds, error) {
 	r := wire.NewReader(b)
-	h := &have{log: readLogName(r)}
+	h := &holds{log: readLogName(r)}
 	n := r.Count(2)
-	if n > maxHaveRanges {
+	if n > maxHoldsRanges {
 		r.Fail("%d ranges", n)
 		n = 0
 	}
@@ -294,7 +300,7 @@ func decodeHave(b []byte) (*have, error) {
 		h.ranges = append(h.ranges, span{end + skip, count})
 		end += skip + count
 	}
-	return h, done(r, "have")
+	return h, done(r, "holds")
 }
 
 // request is any request.
@@ -303,7 +309,8 @@ type request struct {
 	log    logName
 	known  uint64        // PROVE
 	tiles  []log.TileRef // GET
-	ranges []span        // GET
+	nonce  [32]byte      // PROBE
+	ranges []span        // GET, PROBE, HAVE
 	walk   fs.Walk       // WALK
 }
 
@@ -323,11 +330,12 @@ func (q *request) encode() []byte {
 			w.U8(uint8(t.Level))
 			w.Uvarint(t.N)
 		}
-		w.Uvarint(uint64(len(q.ranges)))
-		for _, s := range q.ranges {
-			w.Uvarint(s.first)
-			w.Uvarint(s.n)
-		}
+		q.appendRanges(&w)
+	case msgProbe:
+		w.Raw(q.nonce[:])
+		q.appendRanges(&w)
+	case msgHave:
+		q.appendRanges(&w)
 	case msgWalk:
 		w.Uvarint(q.walk.Commit.Index)
 		w.U8(uint8(q.walk.Op))
@@ -339,6 +347,14 @@ func (q *request) encode() []byte {
 	return seal(&w)
 }
 
+func (q *request) appendRanges(w *wire.Writer) {
+	w.Uvarint(uint64(len(q.ranges)))
+	for _, s := range q.ranges {
+		w.Uvarint(s.first)
+		w.Uvarint(s.n)
+	}
+}
+
 // parts bounds how many parts an answer has.
 func (q *request) parts() int {
 	switch q.typ {
@@ -346,7 +362,7 @@ func (q *request) parts() int {
 		return 1
 	case msgProve:
 		return 2 + maxControls*(1+maxLevels) + maxLevels
-	case msgGet:
+	case msgGet, msgProbe, msgHave:
 		n := len(q.tiles)
 		for _, s := range q.ranges {
 			n += int(s.n)
@@ -364,7 +380,7 @@ func decodeRequest(m message) (*request, error) {
 	case msgInfo:
 		q.log.drive = read32(r)
 		return q, done(r, "request")
-	case msgProve, msgGet, msgWalk:
+	case msgProve, msgGet, msgWalk, msgProbe, msgHave:
 	default:
 		return nil, fmt.Errorf("%w: a request of type %d", ErrProtocol, m.typ)
 	}
@@ -374,6 +390,11 @@ func decodeRequest(m message) (*request, error) {
 		q.known = r.U64()
 	case msgGet:
 		q.readGet(r)
+	case msgProbe:
+		q.nonce = read32(r)
+		q.readRanges(r, maxProbe)
+	case msgHave:
+		q.readRanges(r, maxHave)
 	case msgWalk:
 		q.walk = fs.Walk{
 			Commit: log.Ref{Writer: q.log.writer, Index: r.Uvarint()}, Op: fs.WalkOp(r.U8()), Ino: fs.Ino(r.U64()),
@@ -399,15 +420,21 @@ func (q *request) readGet(r *wire.Reader) {
 		}
 		q.tiles = append(q.tiles, t)
 	}
-	if n = r.Count(2); n > maxRanges {
+	q.readRanges(r, maxEntries)
+}
+
+// readRanges reads ranges of together at most most entries.
+func (q *request) readRanges(r *wire.Reader, most uint64) {
+	n := r.Count(2)
+	if n > maxRanges {
 		r.Fail("%d ranges", n)
 		return
 	}
 	var total uint64
 	for range n {
 		s := span{r.Uvarint(), r.Uvarint()}
-		if total += s.n; s.n > maxEntries || total > maxEntries || s.first+s.n < s.first {
-			r.Fail("more than %d entries", maxEntries)
+		if total += s.n; s.n > most || total > most || s.first+s.n < s.first {
+			r.Fail("more than %d entries", most)
 			return
 		}
 		q.ranges = append(q.ranges, s)
@@ -418,8 +445,8 @@ func (q *request) readGet(r *wire.Reader) {
 type part struct {
 	typ   messageType
 	tile  log.TileRef
-	span  span   // GONE; of entries the first is their index
-	bytes []byte // of entries, tiles and the genesis; valid until the next part
+	span  span   // GONE, HAS; of entries and HELD the first is their index
+	bytes []byte // of entries, tiles, the genesis and HELD; valid until the next part
 	proof log.HeadProof
 	code  uint8 // END
 }
@@ -438,8 +465,11 @@ func decodePart(m message) (p part, err error) {
 	case msgBlock, msgControl:
 		p.span = span{r.Uvarint(), 1}
 		p.bytes = r.Rest()
-	case msgGone:
+	case msgGone, msgHas:
 		p.span = span{r.Uvarint(), r.Uvarint()}
+	case msgHeld:
+		p.span = span{r.Uvarint(), 1}
+		p.bytes = r.Raw(32)
 	case msgEnd:
 		p.code = r.U8()
 	default:

@@ -70,6 +70,9 @@ type shared struct {
 	end     context.CancelFunc
 	flights map[logIndex]*flight
 	aheads  map[*log.Log]*ahead
+	leaving fs.Blocks // that are being evicted
+
+	evicting chan struct{} // holds one while blocks are evicted
 }
 
 // New opens the device's socket. Run has to be called.
@@ -145,7 +148,9 @@ func (n *Node) Add(store *log.Store, tracer Tracer, keep bool) {
 }
 
 func (n *Node) newShared(id log.DriveID, hold [32]byte) *shared {
-	return &shared{node: n, id: id, hold: hold, flights: map[logIndex]*flight{}, aheads: map[*log.Log]*ahead{}}
+	return &shared{
+		node: n, id: id, hold: hold, flights: map[logIndex]*flight{}, aheads: map[*log.Log]*ahead{}, evicting: make(chan struct{}, 1),
+	}
 }
 
 // Want offers to share a drive that is not here yet: see [Node.Genesis].

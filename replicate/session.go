@@ -193,8 +193,8 @@ func (s *session) readControl() error {
 			case <-s.ctx.Done():
 				return s.ctx.Err()
 			}
-		case msgHave:
-			h, err := decodeHave(m.body)
+		case msgHolds:
+			h, err := decodeHolds(m.body)
 			if err != nil {
 				return err
 			}
@@ -270,7 +270,7 @@ func (s *session) tell() error {
 		case <-changed:
 		case <-s.gathered:
 			if due == nil {
-				due = time.After(haveDelay)
+				due = time.After(holdsDelay)
 			}
 		case <-due:
 			due = nil
@@ -334,7 +334,7 @@ func (s *session) pushHead(name logName, l *log.Log) error {
 	had := s.pushed[name]
 	s.mu.Unlock()
 	head := l.Head()
-	if err := s.pushHave(name, l, head.Size); err != nil {
+	if err := s.pushHolds(name, l, head.Size); err != nil {
 		return err
 	}
 	if head.Size <= had {

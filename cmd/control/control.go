@@ -75,6 +75,9 @@ const (
 	Send     = "/v1/send"
 	Receive  = "/v1/receive"
 	Answer   = "/v1/answer"
+	Fetch    = "/v1/fetch"
+	Evict    = "/v1/evict"
+	Where    = "/v1/where"
 )
 
 // Path is a name or path that need not be UTF-8.

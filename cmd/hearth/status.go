@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -11,17 +12,25 @@ import (
 
 func (a *app) statusCommand() *cli.Command {
 	return &cli.Command{
-		Name: "status", Usage: "show the daemon, drives, mounts and their health",
-		Description: describe("Shows the running daemon: drives with their versions, sizes and what is not yet\nsaved, mounts, and anything that is not well. Without a daemon the exit code is 4.",
-			"hearth status --json | jq '.drives[] | {name, version, health}'"),
+		Name: "status", Usage: "show the daemon, drives, mounts and their health, or where a file is", ArgsUsage: "[PATH]",
+		Description: describe(`Shows the running daemon: drives with their versions, sizes and what is not yet
+saved, mounts, and anything that is not well. Without a daemon the exit code is 4.
+
+With a PATH: how large that file or folder is, how much of it is on this device,
+and how much each device that is connected says it has.`,
+			"hearth status --json | jq '.drives[] | {name, version, health}'\n  hearth status ~/Films/holiday.mkv"),
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: a.status,
 	}
 }
 
 func (a *app) status(c *cli.Context) error {
-	if _, err := arguments(c, 0, 0); err != nil {
+	args, err := arguments(c, 0, 1)
+	if err != nil {
 		return err
+	}
+	if len(args) > 0 {
+		return a.where(c, args[0])
 	}
 	d, err := a.running(c.Context)
 	if err != nil {
@@ -46,6 +55,57 @@ func (a *app) status(c *cli.Context) error {
 		a.mountStatus(m)
 	}
 	return nil
+}
+
+// where says what of a path is on which device.
+func (a *app) where(c *cli.Context, arg string) error {
+	d, t, err := a.path(c.Context, arg, true)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	s, err := client.Call[control.PathStatus](c.Context, d, control.Where, t)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return a.json(s)
+	}
+	a.printf("path     %s:%s at %s\n", s.Drive, control.Show(s.Raw()), s.At)
+	a.printf("size     %s in %s\n", size(int64(s.Size)), count(s.Files, "file"))
+	if s.Bytes < s.Size {
+		a.printf("holes    %s\n", size(int64(s.Size-s.Bytes)))
+	}
+	a.printf("here     %s\n", share(s.Local, s.Bytes))
+	for _, p := range s.Peers {
+		name := control.Show(p.Name)
+		if p.Name == "" {
+			name = p.ID[:16]
+		}
+		a.printf("peer     %s: %s\n", name, share(p.Bytes, s.Bytes))
+		if p.Problem != "" {
+			a.printf("         %s\n", oneLine(p.Problem))
+		}
+	}
+	if len(s.Peers) == 0 {
+		a.printf("peer     none is connected\n")
+	}
+	return nil
+}
+
+// share shows a part of some bytes. It is 0 % and 100 % only if that is so.
+func share(part, all uint64) string {
+	percent := 100.0
+	if all > 0 {
+		percent = 100 * float64(part) / float64(all)
+	}
+	switch {
+	case part < all && percent > 99.9:
+		percent = 99.9
+	case part > 0 && percent < 0.1:
+		percent = 0.1
+	}
+	return fmt.Sprintf("%s (%.3g%%)", size(int64(part)), percent)
 }
 
 func (a *app) driveStatus(d control.DriveStatus) {

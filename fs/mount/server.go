@@ -18,6 +18,9 @@ var _ fuse.RawFileSystem = (*server)(nil)
 // it or are announced.
 const valid = time.Hour
 
+// localValid is how long it may believe what is local of a file.
+const localValid = time.Second
+
 // blockSize is the st_blksize of files: programs size their buffers by it, and
 // every request costs tens of microseconds.
 const blockSize = 64 << 10
@@ -166,15 +169,24 @@ func (s *server) entry(out *fuse.EntryOut, a *fs.Attr, asked uint64) {
 	fillAttr(&out.Attr, a)
 	if s.notes.fresh(asked) {
 		out.SetEntryTimeout(valid)
-		out.SetAttrTimeout(valid)
+		out.SetAttrTimeout(s.attrValid(a))
 	}
 }
 
 func (s *server) attr(out *fuse.AttrOut, a *fs.Attr, asked uint64) {
 	fillAttr(&out.Attr, a)
 	if s.notes.fresh(asked) {
-		out.SetTimeout(valid)
+		out.SetTimeout(s.attrValid(a))
 	}
+}
+
+// attrValid is how long the kernel may believe attributes. What is local of a
+// file that another device writes, and so st_blocks, changes unannounced.
+func (s *server) attrValid(a *fs.Attr) time.Duration {
+	if s.followed != nil && a.IsRegular() && a.Size > 0 {
+		return localValid
+	}
+	return valid
 }
 
 // Lookup finds a name. An absent one is an answer too, which the kernel keeps.

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"errors"
 
 	"hearth/log"
 )
@@ -113,7 +114,7 @@ func (it *Iter) seekAsc(key []byte) {
 		it.lo = bytes.Clone(key)
 		return
 	}
-	if it.leaf.cmp(it.leaf.count-1, key) >= 0 {
+	if it.leaf != nil && it.leaf.cmp(it.leaf.count-1, key) >= 0 {
 		i, _ := it.leaf.find(key)
 		it.pos = min(max(it.pos, i), it.end)
 		return
@@ -122,7 +123,7 @@ func (it *Iter) seekAsc(key []byte) {
 		it.pos = it.end
 		return
 	}
-	if d, ok := it.climb(key); ok && it.descend(d, key, false) {
+	if d, ok := it.climb(key); ok && it.descend(d, key, false) && it.leaf != nil {
 		i, _ := it.leaf.find(key)
 		it.pos = min(max(it.pos, i), it.end)
 	}
@@ -134,7 +135,7 @@ func (it *Iter) seekDesc(key []byte) {
 		it.hi = append(bytes.Clone(key), 0)
 		return
 	}
-	if it.leaf.cmp(0, key) <= 0 {
+	if it.leaf != nil && it.leaf.cmp(0, key) <= 0 {
 		it.pos = max(min(it.pos, it.leaf.floor(key)), it.end)
 		return
 	}
@@ -142,7 +143,7 @@ func (it *Iter) seekDesc(key []byte) {
 		it.pos = it.end
 		return
 	}
-	if d, ok := it.climb(key); ok && it.descend(d, key, false) {
+	if d, ok := it.climb(key); ok && it.descend(d, key, false) && it.leaf != nil {
 		it.pos = max(min(it.pos, it.leaf.floor(key)), it.end)
 	}
 }
@@ -227,6 +228,9 @@ func (it *Iter) first() bool {
 		return it.finish(nil)
 	}
 	n, err := it.t.topNode()
+	if errors.Is(err, ErrSkip) {
+		return it.finish(nil)
+	}
 	if err != nil {
 		return it.finish(err)
 	}
@@ -261,6 +265,11 @@ func (it *Iter) descend(d int, key []byte, edge bool) bool {
 		s := it.path[d]
 		ref := s.n.child(s.i)
 		n, err := it.t.load(ref, s.n.height-1)
+		if errors.Is(err, ErrSkip) {
+			it.depth, it.leaf, it.final = d+1, nil, false
+			it.pos, it.end = 0, 0 // nothing here: Next goes on with the page after it
+			return true
+		}
 		if err != nil {
 			return it.finish(err)
 		}

@@ -56,6 +56,10 @@ type Pages interface {
 	AppendPage(plain []byte) (log.Ref, error)
 }
 
+// ErrSkip is what a reader of pages returns for one whose entries an [Iter] is to
+// leave out.
+var ErrSkip = errors.New("page left out")
+
 // Root names a whole tree. The zero value is the empty tree.
 type Root struct {
 	Ref    log.Ref // the topmost page; ignored when Height is 0

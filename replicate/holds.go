@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// haveDelay gathers what arrived before others are told of it.
-	haveDelay = 100 * time.Millisecond
-	// maxHaveRanges is how many ranges of one log a peer is told at a time, and
-	// maxHaveFirst how many of them when it is told first: what a reader picked
+	// holdsDelay gathers what arrived before others are told of it.
+	holdsDelay = 100 * time.Millisecond
+	// maxHoldsRanges is how many ranges of one log a peer is told at a time, and
+	// maxHoldsFirst how many of them when it is told first: what a reader picked
 	// up here and there in a big drive is then not told whole.
-	maxHaveRanges = 4096
-	maxHaveFirst  = 16 * maxHaveRanges
-	// maxHaveMemory bounds what is remembered of what one peer has, in bytes.
-	maxHaveMemory = 4 << 20
+	maxHoldsRanges = 4096
+	maxHoldsFirst  = 16 * maxHoldsRanges
+	// maxHoldsMemory bounds what is remembered of what one peer has, in bytes.
+	maxHoldsMemory = 4 << 20
 )
 
 // holdings are the entries that a peer is known to have, log by log: what it
@@ -48,7 +48,7 @@ func (h *holdings) add(name logName, ranges []span) {
 	}
 	for _, r := range ranges {
 		// At most a container at each end, and one for 2^16 entries between.
-		if used += 128 + r.n>>10; used > maxHaveMemory {
+		if used += 128 + r.n>>10; used > maxHoldsMemory {
 			break
 		}
 		b.AddRange(r.first, r.first+r.n)
@@ -154,17 +154,17 @@ func (s *session) tellFresh() error {
 				ranges = append(ranges, span{i, 1})
 			}
 		}
-		if err := s.tellHave(name, ranges); err != nil {
+		if err := s.tellHolds(name, ranges); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *session) tellHave(name logName, ranges []span) error {
+func (s *session) tellHolds(name logName, ranges []span) error {
 	for len(ranges) > 0 {
-		n := min(len(ranges), maxHaveRanges)
-		h := have{log: name, ranges: ranges[:n]}
+		n := min(len(ranges), maxHoldsRanges)
+		h := holds{log: name, ranges: ranges[:n]}
 		if err := s.write(h.encode()); err != nil {
 			return err
 		}
@@ -173,9 +173,9 @@ func (s *session) tellHave(name logName, ranges []span) error {
 	return nil
 }
 
-// pushHave tells the other side what is here of a log: when it is first told
+// pushHolds tells the other side what is here of a log: when it is first told
 // of it all, and then what was written since; what arrived is told apart.
-func (s *session) pushHave(name logName, l *log.Log, size uint64) error {
+func (s *session) pushHolds(name logName, l *log.Log, size uint64) error {
 	s.mu.Lock()
 	told, begun := s.owned[name]
 	if begun && (l.IsReplica() || told == size) {
@@ -184,5 +184,5 @@ func (s *session) pushHave(name logName, l *log.Log, size uint64) error {
 	}
 	s.owned[name] = size
 	s.mu.Unlock()
-	return s.tellHave(name, heldRanges(l, told, maxHaveFirst))
+	return s.tellHolds(name, heldRanges(l, told, maxHoldsFirst))
 }

@@ -1,0 +1,425 @@
+package replicate
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/zeebo/blake3"
+	"golang.org/x/sync/errgroup"
+
+	"hearth/fs"
+	"hearth/log"
+	"hearth/replicate/peer"
+)
+
+const (
+	// probeEntries is how many entries are asked about at once, probeDepth how
+	// many such requests a peer has at a time.
+	probeEntries = 64
+	probeDepth   = 3
+	// probeFlush is after how many proofs they are sent: blocks are read for
+	// each, and a peer that is silent for long is dropped.
+	probeFlush = 16
+	// evictEntries is how many entries are evicted at once, soon after they were
+	// proved.
+	evictEntries = 8192
+)
+
+// Evicted says what an eviction did.
+type Evicted struct {
+	Gone  fs.Blocks // that are not here any more
+	Stay  fs.Blocks // that are here, as nobody has proved to have them
+	Freed int64     // bytes of disk
+	Asked int       // how many peers were asked
+}
+
+// Evict frees the space of those blocks that are here, are other devices' and
+// of which a connected device has proved to have a copy. Others stay. progress
+// is told of blocks that were proved, and holds the work up. After an error, also
+// that of ctx, the result says what was done.
+func (n *Node) Evict(ctx context.Context, store *log.Store, blocks fs.Blocks, progress func(done, total uint64)) (Evicted, error) {
+	e := Evicted{Gone: fs.Blocks{}, Stay: fs.Blocks{}}
+	d := n.shared(store.DriveID())
+	if d == nil {
+		return e, fmt.Errorf("drive %v is not shared: %w", store.DriveID(), log.ErrMissing)
+	}
+	select {
+	case d.evicting <- struct{}{}:
+		defer func() { <-d.evicting }()
+	case <-ctx.Done():
+		return e, context.Cause(ctx)
+	}
+	logs := map[log.Writer]*log.Log{}
+	for w, set := range blocks {
+		l, err := store.Log(w)
+		if err != nil {
+			return e, err
+		}
+		if !l.IsReplica() {
+			continue
+		}
+		logs[w] = l
+		e.Stay[w] = here(l, set)
+		e.Gone[w] = roaring64.New()
+	}
+	// From here on nobody can rely on this device: see the package comment.
+	d.leave(e.Stay)
+	defer d.leave(nil)
+	p := &probing{n: n, d: d, total: e.Stay.Count(), progress: progress}
+	for _, s := range n.awaitSharing(ctx, store.DriveID()) {
+		if e.Stay.Count() == 0 || ctx.Err() != nil {
+			break
+		}
+		e.Asked++
+		for w, set := range e.Stay {
+			if err := p.evict(ctx, s, logs[w], set, &e); err != nil {
+				return e, err
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return e, context.Cause(ctx)
+	}
+	return e, nil
+}
+
+// here returns those blocks of a set that are on this device. What others write
+// may name numbers that no log has.
+func here(l *log.Log, set *roaring64.Bitmap) *roaring64.Bitmap {
+	out := roaring64.New()
+	for it := set.Iterator(); it.HasNext(); {
+		if i := it.Next(); l.Holds(i) && !l.IsControl(i) {
+			out.Add(i)
+		}
+	}
+	return out
+}
+
+// leave says which blocks are being evicted; nil: none any more.
+func (d *shared) leave(b fs.Blocks) {
+	var all fs.Blocks
+	if b != nil {
+		all = fs.Blocks{}
+		for w, set := range b {
+			all[w] = set.Clone()
+		}
+	}
+	d.mu.Lock()
+	d.leaving = all
+	d.mu.Unlock()
+}
+
+// has reports whether others can rely on this device for an entry.
+func (d *shared) has(l *log.Log, index uint64) bool {
+	d.mu.Lock()
+	set := d.leaving[l.Writer()]
+	leaving := set != nil && set.Contains(index)
+	d.mu.Unlock()
+	return !leaving && l.Holds(index)
+}
+
+// awaitSharing returns who shares a drive, after a wait if it is nobody: the
+// connections of a daemon that has just started take a moment.
+func (n *Node) awaitSharing(ctx context.Context, id log.DriveID) []*session {
+	timer := time.NewTimer(findTime)
+	defer timer.Stop()
+	for {
+		changed := n.waitChange()
+		if all := n.sharing(id); len(all) > 0 {
+			return all
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// proofOf is what proves to asks that answers has an entry.
+func proofOf(nonce [32]byte, answers, asks peer.Key, name logName, index uint64, stored []byte) (out [32]byte) {
+	h, err := blake3.NewKeyed(nonce[:])
+	if err != nil {
+		panic(err) // the key has 32 bytes
+	}
+	b := make([]byte, 0, 128)
+	b = append(append(append(b, answers[:]...), asks[:]...), name.drive[:]...)
+	b = binary.BigEndian.AppendUint16(b, uint16(name.writer))
+	b = binary.BigEndian.AppendUint64(b, index)
+	_, _ = h.Write(b) // a hash does not fail
+	_, _ = h.Write(stored)
+	h.Sum(out[:0])
+	return out
+}
+
+// probing asks peers to prove what they have.
+type probing struct {
+	n        *Node
+	d        *shared
+	total    uint64
+	done     uint64 // proved
+	progress func(done, total uint64)
+}
+
+// evict evicts those blocks of a set that a peer proves to have, and takes them
+// out of the set.
+func (p *probing) evict(ctx context.Context, s *session, l *log.Log, set *roaring64.Bitmap, e *Evicted) error {
+	var parts []*roaring64.Bitmap
+	for it := set.ManyIterator(); ; {
+		some := make([]uint64, evictEntries)
+		some = some[:it.NextMany(some)]
+		if len(some) == 0 {
+			break
+		}
+		parts = append(parts, roaring64.BitmapOf(some...))
+	}
+	for _, part := range parts {
+		proved, err := p.ask(ctx, s, l, part)
+		if err != nil && ctx.Err() == nil {
+			p.n.logger.Warn("a peer was asked which blocks it has", "peer", s.conn.Peer(), "drive", p.d.id, "err", err)
+		}
+		if !proved.IsEmpty() {
+			freed, err := l.Evict(context.WithoutCancel(ctx), proved)
+			e.Freed += freed
+			if err != nil && l.Held(proved.Minimum(), 1) > 0 {
+				return err // nothing has happened
+			}
+			e.Gone[l.Writer()].Or(proved)
+			set.AndNot(proved)
+			if err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return nil // the next peer may do better
+		}
+	}
+	return nil
+}
+
+// proofs collects which blocks were proved. An answer may come when nobody waits
+// for it any more.
+type proofs struct {
+	mu     sync.Mutex
+	proved *roaring64.Bitmap
+	closed bool
+}
+
+func (c *proofs) add(p *probing, index uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.proved.Add(index)
+	p.done++
+	if p.progress != nil {
+		p.progress(p.done, p.total)
+	}
+}
+
+// ask returns those blocks of a set that a peer has proved to have, also beside
+// an error.
+func (p *probing) ask(ctx context.Context, s *session, l *log.Log, set *roaring64.Bitmap) (*roaring64.Bitmap, error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(probeDepth)
+	c := &proofs{proved: roaring64.New()}
+	for part := range spansOf(set, probeEntries) {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error { return p.one(ctx, s, l, part, c) })
+	}
+	err := group.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	return c.proved, err
+}
+
+// one makes one request.
+func (p *probing) one(ctx context.Context, s *session, l *log.Log, spans []span, c *proofs) error {
+	q := &request{typ: msgProbe, log: logName{p.d.id, l.Writer()}, ranges: spans}
+	if _, err := rand.Read(q.nonce[:]); err != nil {
+		return err
+	}
+	next := uint64(0) // what may come next
+	var block []byte
+	err := s.bulk.do(ctx, q, func(a part) error {
+		i := a.span.first
+		if a.typ != msgHeld || i < next || !slices.ContainsFunc(spans, func(s span) bool { return i >= s.first && i-s.first < s.n }) {
+			return fmt.Errorf("%w: a proof of what was not asked for", ErrProtocol)
+		}
+		next = i + 1
+		var err error
+		if block, err = l.ReadStored(block[:0], i); err != nil {
+			return nil // it is not here any more: nothing to be evicted
+		}
+		if want := proofOf(q.nonce, s.conn.Peer(), p.n.ep.Self(), q.log, i, block); [32]byte(a.bytes) != want {
+			err := fmt.Errorf("%w: block %v, which it says it has, has another hash", log.ErrProof, log.Ref{Writer: l.Writer(), Index: i})
+			p.n.ban(s, err)
+			return err
+		}
+		c.add(p, i)
+		return nil
+	})
+	if errors.Is(err, errCannot) {
+		return nil // it shares the drive, and has nothing of this log
+	}
+	return err
+}
+
+// spansOf cuts a set into ranges for requests of at most most entries each.
+func spansOf(set *roaring64.Bitmap, most uint64) func(func([]span) bool) {
+	return func(yield func([]span) bool) {
+		var spans []span
+		var n uint64
+		it := set.Iterator()
+		for it.HasNext() {
+			i := it.Next()
+			if k := len(spans); k > 0 && spans[k-1].first+spans[k-1].n == i {
+				spans[k-1].n++
+			} else {
+				spans = append(spans, span{i, 1})
+			}
+			if n++; n == most || len(spans) == maxRanges {
+				if !yield(spans) {
+					return
+				}
+				spans, n = nil, 0
+			}
+		}
+		if len(spans) > 0 {
+			yield(spans)
+		}
+	}
+}
+
+// probe answers a PROBE.
+func (a *answering) probe(d *shared, l *log.Log, q *request) error {
+	self, asks := a.s.node.ep.Self(), a.s.conn.Peer()
+	sent := 0
+	return eachEntry(q.ranges, l.Head().Size, func(i uint64) error {
+		if !d.has(l, i) {
+			return nil
+		}
+		b, err := l.ReadStored(a.block[:0], i)
+		if err != nil {
+			return nil
+		}
+		a.block = b
+		proof := proofOf(q.nonce, self, asks, q.log, i, b)
+		a.begin(msgHeld)
+		a.w.Uvarint(i)
+		a.w.Raw(proof[:])
+		sent++
+		return a.send(sent%probeFlush == 0)
+	})
+}
+
+// have answers a HAVE.
+func (a *answering) have(d *shared, l *log.Log, q *request) error {
+	var run span
+	tell := func() error {
+		if run.n == 0 {
+			return nil
+		}
+		a.begin(msgHas)
+		a.w.Uvarint(run.first)
+		a.w.Uvarint(run.n)
+		return a.send(false)
+	}
+	err := eachEntry(q.ranges, l.Head().Size, func(i uint64) error {
+		switch {
+		case !d.has(l, i):
+			return nil
+		case run.n > 0 && run.first+run.n == i:
+			run.n++
+			return nil
+		}
+		err := tell()
+		run = span{i, 1}
+		return err
+	})
+	return cmp.Or(err, tell())
+}
+
+// eachEntry calls fn for the entries in ranges, below size.
+func eachEntry(ranges []span, size uint64, fn func(uint64) error) error {
+	for _, r := range ranges {
+		for i := r.first; i < min(r.first+r.n, size); i++ {
+			if err := fn(i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Holder is a connected device that shares a drive, and what it says it has of
+// some blocks.
+type Holder struct {
+	Key  [32]byte
+	Name string
+	Has  fs.Blocks
+	Err  error // why that is not all, or not known
+}
+
+// Holders asks all connected devices that share a drive which of some blocks
+// they have. It believes them: see [Node.Evict] for more than that.
+func (n *Node) Holders(ctx context.Context, store *log.Store, blocks fs.Blocks) []Holder {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	sessions := n.sharing(store.DriveID())
+	out := make([]Holder, len(sessions))
+	var group errgroup.Group
+	for k, s := range sessions {
+		group.Go(func() error {
+			about := s.describe()
+			h := Holder{Key: about.Key, Name: about.Name, Has: fs.Blocks{}}
+			for w, set := range blocks {
+				h.Has[w] = roaring64.New()
+				h.Err = cmp.Or(h.Err, s.askHave(ctx, logName{store.DriveID(), w}, set, h.Has[w]))
+			}
+			out[k] = h
+			return nil
+		})
+	}
+	_ = group.Wait() // each has its own error
+	slices.SortFunc(out, func(a, b Holder) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.Key[:], b.Key[:]))
+	})
+	return out
+}
+
+// askHave adds to has what a peer says it has of a set.
+func (s *session) askHave(ctx context.Context, name logName, set, has *roaring64.Bitmap) error {
+	said := roaring64.New()
+	for spans := range spansOf(set, maxHave) {
+		err := s.urgent.do(ctx, &request{typ: msgHave, log: name, ranges: spans}, func(a part) error {
+			if a.typ != msgHas || a.span.n > maxHave || a.span.first+a.span.n < a.span.first {
+				return fmt.Errorf("%w: no answer to which blocks it has", ErrProtocol)
+			}
+			said.AddRange(a.span.first, a.span.first+a.span.n)
+			return nil
+		})
+		if errors.Is(err, errCannot) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	has.Or(roaring64.And(said, set))
+	return nil
+}
