@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -43,54 +44,55 @@ func looked(path string) outcome {
 }
 
 // absent is a drive of which a reader has one file, and knows of others.
-func (l *lab) absent() (author, reader *device, mnt string, want []byte) {
+func (l *lab) absent(w *wire) (author, reader *device, mnt string, here, want []byte) {
 	l.Helper()
-	want = noise(1, 2*mib)
-	author, dir := l.author(nil, func(dir string) {
-		l.must(os.WriteFile(filepath.Join(dir, "here"), want[:mib], 0o600))
-		l.must(os.WriteFile(filepath.Join(dir, "there"), want, 0o600))
-		l.must(os.Mkdir(filepath.Join(dir, "folder"), 0o755))
-		// Enough for the folder to have pages of its own.
-		for i := range 3000 {
-			l.must(os.WriteFile(filepath.Join(dir, "folder", "a name that takes some room "+string(rune('a'+i%26))+"-"+time.Duration(i).String()), nil, 0o600))
-		}
-	})
-	_ = dir
+	here, want = noise(1, mib), noise(2, 2*mib)
+	author, dir := l.author(w, nil)
+	// What is read comes last, as what follows in the log is read ahead.
+	l.must(os.Mkdir(filepath.Join(dir, "folder"), 0o755))
+	for i := range 3000 { // enough for the folder to have pages of its own
+		l.must(os.WriteFile(filepath.Join(dir, "folder", fmt.Sprint("a name that takes some room ", i)), nil, 0o600))
+	}
+	author.hearth("sync", labDrive)
+	l.must(os.WriteFile(filepath.Join(dir, "there"), want, 0o600))
+	author.hearth("sync", labDrive)
+	l.must(os.WriteFile(filepath.Join(dir, "here"), here, 0o600))
+	author.hearth("sync", labDrive)
 	reader = l.device("reader", nil).start()
 	reader.join(author.share())
 	mnt = reader.mount()
-	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), want[:mib])
+	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), here)
 	st, err := os.Stat(filepath.Join(mnt, "there"))
 	l.must(err)
 	if st.Size() != int64(len(want)) {
 		l.Fatalf("the size is %d", st.Size())
 	}
-	return author, reader, mnt, want
+	return author, reader, mnt, here, want
 }
 
 // labUnreachable: when nobody can be reached, that is what is said.
 func labUnreachable(l *lab) {
-	author, reader, mnt, want := l.absent()
+	author, reader, mnt, here, want := l.absent(nil)
 	author.plug(false)
 	// The connection is not known to be dead at once.
-	const bound = 15 * time.Second
+	const bound = 20 * time.Second
 	there := filepath.Join(mnt, "there")
 	l.refused("a read, when the cable was pulled just now", readAt(there, 1024*1024, 64<<10), syscall.ENETUNREACH, bound)
 	l.until("the reader has no peer", 30*time.Second, func() bool { return len(reader.peers()) == 0 })
 	l.refused("a read, with nobody connected", readAt(there, 0, 64<<10), syscall.ENETUNREACH, bound)
 	l.refused("a list, with nobody connected", listed(filepath.Join(mnt, "folder")), syscall.ENETUNREACH, bound)
-	l.refused("a look-up, with nobody connected", looked(filepath.Join(mnt, "folder", "a name")), syscall.ENETUNREACH, bound)
+	l.refused("a look-up, with nobody connected", looked(filepath.Join(mnt, "folder", "a name that takes some room 1500")), syscall.ENETUNREACH, bound)
 	if st, err := os.Stat(there); err != nil || st.Size() != int64(len(want)) {
 		l.Errorf("the size of a file that is known is %v, %v", st, err)
 	}
-	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), want[:mib])
+	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), here)
 
 	// A device that was restarted meanwhile says the same.
 	reader.hearth("unmount", mnt)
 	reader.stop()
 	reader.start()
 	reader.hearth("mount", labDrive, mnt)
-	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), want[:mib])
+	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), here)
 	l.refused("a read after a restart, with nobody connected", readAt(there, 0, 64<<10), syscall.ENETUNREACH, bound)
 
 	author.plug(true)
@@ -102,11 +104,36 @@ func labUnreachable(l *lab) {
 // labSilence: who is there and does not answer is waited for no longer than
 // 30 s.
 func labSilence(l *lab) {
-	author, _, mnt, want := l.absent()
-	author.signal(unix.SIGSTOP)
+	w := &wire{}
+	_, _, mnt, here, want := l.absent(w)
 	there := filepath.Join(mnt, "there")
+	w.narrow.Store(true)
 	l.refused("a read from a device that answers nothing", readAt(there, 0, 64<<10), syscall.ETIMEDOUT, 30*time.Second)
-	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), want[:mib])
+	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), here)
+	w.narrow.Store(false)
+	took := l.until("it can be read again", time.Minute, func() bool {
+		o := readAt(there, 0, mib)
+		if o.err == nil {
+			l.same(o, want[:mib])
+		}
+		return o.err == nil
+	})
+	l.Logf("read again %v after it began to answer", took.Round(time.Millisecond))
+}
+
+// labStopped: a daemon that is stopped gives no sign of life, as if it were
+// gone, which cannot be told apart; so either error will do.
+func labStopped(l *lab) {
+	author, _, mnt, here, want := l.absent(nil)
+	there := filepath.Join(mnt, "there")
+	author.signal(unix.SIGSTOP)
+	o := readAt(there, 0, 64<<10)
+	wanted := syscall.ENETUNREACH
+	if errnoOf(o.err) == syscall.ETIMEDOUT {
+		wanted = syscall.ETIMEDOUT
+	}
+	l.refused("a read from a device that is stopped", o, wanted, 30*time.Second)
+	l.same(readAt(filepath.Join(mnt, "here"), 0, mib), here)
 	author.signal(unix.SIGCONT)
 	l.until("it can be read again", time.Minute, func() bool {
 		o := readAt(there, 0, len(want))

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"hearth/cmd/client"
@@ -48,15 +49,18 @@ func TestLab(t *testing.T) {
 	if !canMount() {
 		t.Skip("this machine has no FUSE")
 	}
+	var room errgroup.Group
+	room.SetLimit(sized(5, 1))
 	for _, e := range []struct {
 		name string
 		run  func(*lab)
 	}{
-		{"silence", labSilence},
-		{"sources", labSources},
-		{"lan", labLAN},
-		{"swarm", labSwarm},
+		{"sources", labSources}, // the longest first
 		{"unreachable", labUnreachable},
+		{"silence", labSilence},
+		{"stopped", labStopped},
+		{"swarm", labSwarm},
+		{"lan", labLAN},
 		{"vanish", labVanish},
 		{"resume", labResume},
 		{"demand", labDemand},
@@ -66,11 +70,14 @@ func TestLab(t *testing.T) {
 		{"live", labLive},
 		{"stream", labStream},
 	} {
-		t.Run(e.name, func(t *testing.T) {
-			t.Parallel()
-			e.run(newLab(t))
+		// Most of the time is waiting, so several run at once, whatever the
+		// number of processors.
+		room.Go(func() error {
+			t.Run(e.name, func(t *testing.T) { e.run(newLab(t)) })
+			return nil
 		})
 	}
+	_ = room.Wait() // it has no error
 }
 
 // labFull is whether the promises' own sizes and times are asked for.
@@ -248,6 +255,21 @@ func (d *device) plug(in bool) {
 // moved is how many bytes have arrived at the device's interface, and left it.
 func (d *device) moved() (received, sent int64) {
 	d.Helper()
+	if d.cmd != nil { // the daemon sees its namespace: this costs a file's read
+		table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", d.cmd.Process.Pid))
+		d.must(err)
+		for line := range strings.Lines(string(table)) {
+			if name, numbers, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "eth0" {
+				f := strings.Fields(numbers)
+				received, err = strconv.ParseInt(f[0], 10, 64)
+				d.must(err)
+				sent, err = strconv.ParseInt(f[8], 10, 64)
+				d.must(err)
+				return received, sent
+			}
+		}
+		d.fatal("it has no interface eth0: %s", table)
+	}
 	var links []struct {
 		Stats struct {
 			RX, TX struct{ Bytes int64 }
@@ -255,7 +277,7 @@ func (d *device) moved() (received, sent int64) {
 	}
 	out := d.ip("-n", d.ns, "-s", "-j", "link", "show", "dev", "eth0")
 	if err := json.Unmarshal([]byte(out), &links); err != nil || len(links) != 1 {
-		d.Fatalf("counters of %s: %v in %s", d.name, err, out)
+		d.fatal("counters: %v in %s", err, out)
 	}
 	return links[0].Stats.RX.Bytes, links[0].Stats.TX.Bytes
 }
@@ -440,7 +462,7 @@ func (d *device) settle(patience time.Duration) flow {
 	d.Helper()
 	const (
 		every = 40 * time.Millisecond
-		still = 1200 * time.Millisecond
+		still = 2500 * time.Millisecond
 		noise = 4 << 10 // acknowledgments, beacons, pings
 	)
 	var f flow
@@ -459,7 +481,8 @@ func (d *device) settle(patience time.Duration) flow {
 		}
 		f.at, f.bytes = append(f.at, now), append(f.bytes, n)
 		if now.Sub(start) > patience {
-			d.fatal("after %v something still arrives, %d bytes so far", patience, n-f.bytes[0])
+			d.Errorf("%s: after %v something still arrives, %d bytes so far", d.name, patience, n-f.bytes[0])
+			return f
 		}
 	}
 }

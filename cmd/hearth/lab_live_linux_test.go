@@ -215,7 +215,9 @@ func labStream(l *lab) {
 	})
 	wg.Go(func() { // somebody joins late, and seeks
 		<-time.After(time.Until(due(len(all) / 2)))
-		late.join(link)
+		if !late.tryJoin(link) {
+			return
+		}
 		mnt := late.mount()
 		path := filepath.Join(mnt, "live")
 		seeks := 0

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ import (
 // rare, so it is done here.
 type wire struct {
 	delay time.Duration // one way
+	// narrow lets only small frames leave the device: it answers to a sign of
+	// life, and to nothing else.
+	narrow atomic.Bool
 
 	mu   sync.Mutex
 	sent []sighting // UDP from the device's end
@@ -47,6 +51,10 @@ func (w *wire) lay(l *lab, ns, dev, otherNS, otherDev string) {
 		wg.Wait()
 	})
 }
+
+// narrowest is the largest frame that passes a narrow wire: an acknowledgment
+// or a ping, with the headers of Ethernet, IP and UDP.
+const narrowest = 120
 
 type delayed struct {
 	due   time.Time
@@ -81,6 +89,9 @@ func (w *wire) carry(from, to *os.File, see func([]byte)) {
 		f := delayed{time.Now().Add(w.delay), append([]byte(nil), buf[:n]...)}
 		if see != nil {
 			see(f.frame)
+			if n > narrowest && w.narrow.Load() {
+				continue
+			}
 		}
 		select {
 		case under <- f:
@@ -104,10 +115,10 @@ func (w *wire) see(frame []byte) {
 }
 
 // Sizes of datagrams that carry a request: less is acknowledgments and pings,
-// more is a handshake or a probe for the path's MTU.
+// more is an offer, a handshake or a probe for the path's MTU.
 const (
-	leastRequest = 90
-	mostRequest  = 1100
+	leastRequest = 60
+	mostRequest  = 300
 )
 
 // rounds counts how often, since a time, the device sent requests that had to
