@@ -2,11 +2,13 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"hearth/fs"
+	"hearth/log"
 )
 
 // dirHandle is an open directory. The offset the kernel has for an entry is
@@ -102,9 +104,10 @@ func (s *server) readDir(ctx context.Context, in *fuse.ReadIn, out *fuse.DirEntr
 	defer s.notes.answered()
 	attrs := plus && h.history == nil
 	err := s.list(ctx, h, after, room, plus, attrs)
-	if err != nil && len(h.batch) == 0 && attrs {
+	if err != nil && len(h.batch) == 0 && attrs && !away(err) {
 		// One damaged inode must not hide the others: names alone then, for
-		// which the kernel asks one by one.
+		// which the kernel asks one by one. Of inodes that are elsewhere each
+		// would be waited for.
 		attrs = false
 		err = s.list(ctx, h, after, room, plus, false)
 	}
@@ -152,6 +155,12 @@ func (s *server) list(ctx context.Context, h *dirHandle, after string, room int,
 	default:
 		return s.src.ReadDir(ctx, fs.Ino(h.node), after, names)
 	}
+}
+
+// away reports whether an error says that what is wanted is elsewhere, and
+// could not be had.
+func away(err error) bool {
+	return errors.Is(err, log.ErrAbsent) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // parent is the d_ino of "..", as far as it is known.
