@@ -242,6 +242,15 @@ func TestReplica(t *testing.T) {
 			if n > 0 && sent[first] {
 				rt.Fatalf("%d is not missing", first)
 			}
+			var missing uint64
+			for i := range l.Size() {
+				if !sent[i] {
+					missing++
+				}
+			}
+			if got := l.Missing(); got != missing {
+				rt.Fatalf("%d entries are missing, not %d", got, missing)
+			}
 		}
 	})
 }

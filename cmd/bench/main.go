@@ -7,10 +7,12 @@
 // same machine differs from hour to hour: only the ratios mean anything.
 //
 // It also measures what only Hearth has, as absolute costs: clones, growth,
-// history, undo.
+// history, undo; and what goes between two daemons over loopback, beside what
+// the network itself does in the same run: one raw QUIC connection.
 //
-// It is a driver of programs, the hearth binary among them, and imports no
-// other package of Hearth. Timings never make it fail; a workload that returns
+// It is a driver of programs, the hearth binary among them. Of Hearth it imports
+// package peer alone, whose settings of QUIC the raw connection has, and package
+// replicate for the text of links. Timings never make it fail; a workload that returns
 // an error does.
 //
 //	system.go     a file system under test: start, restart cold, stop
@@ -19,6 +21,11 @@
 //	workload.go   what all workloads share
 //	data.go, tree.go, database.go     the workloads
 //	costs.go, history.go              the absolute costs
+//	network.go                        devices on loopback, and what they do:
+//	networkbulk.go, networkread.go, networklive.go
+//	networkraw.go                     the raw QUIC connection
+//	networkrelay.go                   a slow network
+//	networkreport.go                  their table
 //	report.go     medians, ratios, the table
 package main
 
@@ -78,7 +85,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.reps, "reps", 3, "repetitions; medians are shown")
 	f.Float64Var(&o.scale, "scale", 1, "size of the workloads; 1: a 1 GiB file, 10,000 files")
 	f.BoolVar(&o.quick, "quick", false, "one repetition at a fiftieth of the size: does it work?")
-	f.BoolVar(&o.long, "long", false, "also the drive with a million files and 100,000 versions (many minutes)")
+	f.BoolVar(&o.long, "long", false, "also the drive with a million files and 100,000 versions, and replication of 10 GiB (many minutes)")
 	f.StringVar(&o.json, "json", "", "write all measurements to this file, too")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -120,12 +127,22 @@ func names() []string {
 	for _, c := range costs {
 		all = append(all, c.name)
 	}
+	for _, x := range exchanges {
+		all = append(all, x.name)
+	}
 	return all
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 3 && args[0] == streamVerb {
 		if err := stream(args[1], args[2]); err != nil {
+			fmt.Fprintln(stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}
+	if len(args) > 0 && (args[0] == rawReceiveVerb || args[0] == rawSendVerb) {
+		if err := rawEnd(ctx, args, stdout); err != nil {
 			fmt.Fprintln(stderr, "bench:", err)
 			return 1
 		}
@@ -172,7 +189,10 @@ func measure(ctx context.Context, o options, stderr io.Writer) (*report, error) 
 	if err := b.prepare(ctx); err != nil {
 		return nil, err
 	}
-	systems := b.build(ctx)
+	var systems []*system
+	if slices.ContainsFunc(workloads, func(w workload) bool { return b.wanted(w.name) }) {
+		systems = b.build(ctx)
+	}
 	var failed error
 	for rep := range o.reps {
 		err := b.repetition(ctx, rep, systems)
@@ -181,7 +201,11 @@ func measure(ctx context.Context, o options, stderr io.Writer) (*report, error) 
 			return b.report, ctx.Err()
 		}
 	}
-	return b.report, errors.Join(failed, b.absolute(ctx))
+	failed = errors.Join(failed, b.absolute(ctx))
+	if ctx.Err() != nil {
+		return b.report, ctx.Err()
+	}
+	return b.report, errors.Join(failed, b.network(ctx))
 }
 
 // bench is one run of the program.
@@ -211,9 +235,6 @@ func (b *bench) repetition(ctx context.Context, rep int, systems []*system) erro
 			s.remove(context.WithoutCancel(ctx), b)
 		}
 	}()
-	if !slices.ContainsFunc(workloads, func(w workload) bool { return b.wanted(w.name) }) {
-		return nil
-	}
 	for _, s := range systems {
 		if err := s.create(ctx); err != nil {
 			b.progress("%s: %v", s.name, err)

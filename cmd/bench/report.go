@@ -27,6 +27,7 @@ type row struct {
 	target float64 // at least so many times gocryptfs; 0: no target
 	beside string  // a further system that must be beaten
 	limit  float64 // at most so much, absolutely; 0: no limit
+	share  float64 // at least so much of the raw network; 0: no such target
 }
 
 var rows = []row{
@@ -163,6 +164,10 @@ func (r *report) verdict(w row) (wanted, met string) {
 		v := r.ratio(w, w.beside)
 		check("> "+w.beside, v, v > 1)
 	}
+	if w.share > 0 {
+		v := r.fraction(w)
+		check(fmt.Sprintf(">= %sx raw", number(w.share)), v, v >= w.share)
+	}
 	if w.limit > 0 {
 		v := r.median(w.name, "hearth")
 		check(fmt.Sprintf("<= %s %s", number(w.limit), w.unit), v, v <= w.limit)
@@ -192,7 +197,7 @@ func number(v float64) string {
 	}
 }
 
-// print writes both tables. Rows that were not measured are left out.
+// print writes the tables. Rows that were not measured are left out.
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %s\nscale %g, medians of %d\n", r.Date.Format(time.DateTime), r.Machine, r.Scale, r.Reps)
 	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
@@ -235,6 +240,8 @@ func (r *report) print(w io.Writer) {
 		line(w.label, w.unit, number(r.median(w.name, "hearth")), wanted, met)
 	}
 	_ = t.Flush()
+	r.printNetwork(t, line)
+	_ = t.Flush()
 }
 
 // document is what is saved as JSON: the measurements and what they come to.
@@ -248,12 +255,12 @@ func (r *report) document() any {
 		Met     string             `json:"met,omitempty"`
 	}
 	var all []summary
-	for _, w := range slices.Concat(rows, costRows) {
+	for _, w := range allRows() {
 		if r.Values[w.name] == nil {
 			continue
 		}
 		s := summary{Row: w.name, Unit: w.unit, Medians: map[string]float64{}, Ratios: map[string]float64{}}
-		for _, sys := range allSystems {
+		for _, sys := range append(slices.Clone(allSystems), rawQUIC) {
 			if m := r.median(w.name, sys); !math.IsNaN(m) {
 				s.Medians[sys] = m
 			}

@@ -108,6 +108,8 @@ type DriveStatus struct {
 	Name    string   `json:"name"`
 	ID      string   `json:"id"`
 	Version uint64   `json:"version"`
+	Blocks  uint64   `json:"blocks"`         // of all versions that are known here
+	Missing uint64   `json:"missing_blocks"` // of these, what other devices have and this one does not
 	Mounts  []string `json:"mounts"`
 	Bytes   int64    `json:"bytes"`         // on disk
 	Logical int64    `json:"logical_bytes"` // contents of the newest version

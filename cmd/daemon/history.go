@@ -325,8 +325,13 @@ func (d *Daemon) feed(ctx context.Context, req control.FeedRequest, out *sink) (
 	})
 }
 
+// sync makes what is here of a drive durable. One that is held for others has
+// no versions that could be named.
 func (d *Daemon) sync(ctx context.Context, req control.Target) (control.Version, error) {
 	p, err := d.findDrive(ctx, req.Drive)
+	if err != nil && d.onlyHeld(req.Drive) {
+		return control.Version{}, d.heldDrive(req.Drive).store.Settle()
+	}
 	if err != nil {
 		return control.Version{}, err
 	}

@@ -60,6 +60,7 @@ func (d *Daemon) driveStatus(ctx context.Context, name string) (control.DriveSta
 		}
 		if h := d.heldDrive(name); d.onlyHeld(name) {
 			st.ID = h.store.ID()
+			st.Blocks, st.Missing = h.blocks()
 			st.Health = append(st.Health, h.health()...)
 			return st, nil
 		}
@@ -67,6 +68,7 @@ func (d *Daemon) driveStatus(ctx context.Context, name string) (control.DriveSta
 		return st, nil
 	}
 	st.ID = h.store.ID()
+	st.Blocks, st.Missing = h.blocks()
 	st.Version = h.drive.Newest().Seq
 	st.Unsaved = h.drive.Unsaved()
 	if sf, err := h.drive.Statfs(ctx); err != nil {
@@ -76,6 +78,17 @@ func (d *Daemon) driveStatus(ctx context.Context, name string) (control.DriveSta
 	}
 	st.Health = append(st.Health, h.health()...)
 	return st, nil
+}
+
+// blocks counts the entries of all logs, and those that are not here.
+func (h *held) blocks() (all, missing uint64) {
+	for _, l := range h.store.Logs() {
+		all += l.Head().Size
+		if l.IsReplica() {
+			missing += l.Missing()
+		}
+	}
+	return all, missing
 }
 
 // memoryUsed is what the runtime counts against its limit.

@@ -114,6 +114,9 @@ func (a *app) driveStatus(d control.DriveStatus) {
 		a.printf("  id       %s\n  version  @%d\n", d.ID, d.Version)
 		a.printf("  holds    %s in %s; %s on disk\n", size(d.Logical), count(d.Files, "file"), size(d.Bytes))
 	}
+	if d.Missing > 0 {
+		a.printf("  missing  %d of %s, which other devices have\n", d.Missing, count(d.Blocks, "block"))
+	}
 	if d.Unsaved > 0 {
 		a.printf("  unsaved  %s\n", size(d.Unsaved))
 	}
