@@ -150,6 +150,8 @@ func (a *answering) one(q *request) (code uint8, err error) {
 		return a.prove(l, q.known)
 	case msgGet:
 		return endOK, a.get(l, q)
+	case msgAudit:
+		return a.audit(l, q)
 	default:
 		if tracer == nil {
 			return endCannot, nil
@@ -182,6 +184,9 @@ func (s *session) awaitShared(id log.DriveID) bool {
 
 func (a *answering) prove(l *log.Log, known uint64) (uint8, error) {
 	p, err := l.ProveHead(known)
+	if err == nil {
+		err = l.AddBase(&p)
+	}
 	if err != nil {
 		return endCannot, nil
 	}

@@ -99,7 +99,7 @@ func (s *session) kept() []*log.Log {
 			continue
 		}
 		for _, l := range store.Logs() {
-			if l.IsReplica() {
+			if l.IsReplica() && s.astray(logName{id, l.Writer()}) == doubtNone {
 				all = append(all, l)
 			}
 		}

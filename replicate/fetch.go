@@ -159,6 +159,9 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 // get asks a peer for entries, and for the tiles to verify them with.
 func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uint64) error {
 	q := &request{typ: msgGet, log: s.nameOf(l)}
+	if s.astray(q.log) != doubtNone {
+		return strayed(q.log)
+	}
 	n := 0
 	for _, i := range indexes {
 		lacking, err := l.Lacking(nil, i)
@@ -237,6 +240,9 @@ func (s *session) take(l *log.Log, p part) error {
 		return fmt.Errorf("%w: an answer of type %d", ErrProtocol, p.typ)
 	}
 	if errors.Is(err, log.ErrProof) {
+		if s.excused(l, p) {
+			return nil
+		}
 		s.node.ban(s, err)
 		return err
 	}
@@ -341,10 +347,14 @@ func (s *session) followHead(h *news) error {
 		return nil
 	}
 	store, _, _ := d.state()
-	if store == nil || store.OwnWriter() == h.log.writer {
+	if store == nil || s.astray(h.log) == doubtNot {
 		return nil
 	}
-	l, err := store.Replica(h.log.writer)
+	own := store.OwnWriter() == h.log.writer
+	l, err := store.Log(h.log.writer)
+	if err != nil && !own {
+		l, err = store.Replica(h.log.writer)
+	}
 	if err != nil {
 		return err
 	}
@@ -353,19 +363,25 @@ func (s *session) followHead(h *news) error {
 		s.node.ban(s, err)
 		return err
 	}
-	if head.Size <= l.Head().Size && (head.Size != l.Head().Size || head.Root == l.Head().Root) {
-		return nil
+	s.show(h.log, head)
+	if own || head.Size <= l.Head().Size {
+		return s.judge(store, l, h.log, head)
 	}
-	if known := l.Known(); h.proof.Old == known.Size && len(h.proof.Leaves) > 0 {
-		if _, err := store.Advance(l, h.proof); err != nil {
-			return s.refused(err)
-		}
-		if len(h.controls) > 0 {
+	if known := l.Known(); h.proof.Old == known.Size && known.Size == l.Head().Size && len(h.proof.Leaves) > 0 {
+		_, err := store.Advance(l, h.proof)
+		switch {
+		case errors.Is(err, log.ErrUndecided): // the proof that it is asked for decides
+		case err != nil:
+			return s.refused(h.log, err)
+		case len(h.controls) > 0:
+			s.stray(h.log, doubtNone)
 			ctx, cancel := context.WithTimeout(s.ctx, answerTime)
 			defer cancel()
 			return s.get(ctx, s.urgent, l, h.controls)
+		default:
+			s.stray(h.log, doubtNone)
+			return nil
 		}
-		return nil
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
 	defer cancel()
@@ -379,24 +395,14 @@ func (s *session) followHead(h *news) error {
 			moved = err
 			return nil
 		}
-		return s.refused(err)
+		if err == nil {
+			s.stray(h.log, doubtNone)
+		}
+		return s.refused(h.log, err)
 	})
 	s.node.change()
 	if err == nil {
 		err = moved
-	}
-	return err
-}
-
-// refused drops a peer whose head does not verify. One that passes a fork on is
-// no liar: the log's writer is.
-func (s *session) refused(err error) error {
-	if errors.Is(err, log.ErrFork) {
-		s.node.logger.Error("a drive's log has forked: its writer went back and began anew", "peer", s.conn.Peer(), "err", err)
-		return nil
-	}
-	if errors.Is(err, log.ErrProof) || errors.Is(err, log.ErrCheckpoint) {
-		s.node.ban(s, err)
 	}
 	return err
 }
@@ -413,6 +419,9 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 	}
 	err = errCannot
 	for _, s := range d.node.sharing(d.id) {
+		if s.astray(logName{d.id, w.Commit.Writer}) != doubtNone {
+			continue
+		}
 		one, cancel := context.WithTimeout(ctx, answerTime)
 		err = s.urgent.do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
 			func(p part) error { return s.takeIfRoom(l, p) })

@@ -23,6 +23,7 @@ const (
 	msgProve   messageType = 17
 	msgGet     messageType = 18
 	msgWalk    messageType = 19
+	msgAudit   messageType = 20
 	msgGenesis messageType = 32
 	msgProof   messageType = 33
 	msgTile    messageType = 34
@@ -30,6 +31,7 @@ const (
 	msgControl messageType = 36
 	msgGone    messageType = 37
 	msgEnd     messageType = 38
+	msgAudited messageType = 40
 )
 
 // First bytes of streams.
@@ -194,6 +196,7 @@ func appendProof(w *wire.Writer, p *log.HeadProof) {
 	for i := range p.Consistency {
 		w.Raw(p.Consistency[i][:])
 	}
+	w.Bytes(p.Base)
 }
 
 // readProof reads a proof; it does not alias what it was read from.
@@ -215,6 +218,9 @@ func readProof(r *wire.Reader) (p log.HeadProof) {
 	}
 	for range n {
 		p.Consistency = append(p.Consistency, tlog.Hash(read32(r)))
+	}
+	if p.Base = append([]byte(nil), r.Bytes(32)...); len(p.Base) != 0 && len(p.Base) != 32 {
+		r.Fail("a root of %d bytes", len(p.Base))
 	}
 	return p
 }
@@ -263,6 +269,8 @@ type request struct {
 	tiles  []log.TileRef // GET
 	ranges []span        // GET
 	walk   fs.Walk       // WALK
+	nonce  [32]byte      // AUDIT
+	slices []slice       // AUDIT
 }
 
 func (q *request) encode() []byte {
@@ -293,6 +301,8 @@ func (q *request) encode() []byte {
 		w.String(q.walk.Name)
 		w.Uvarint(q.walk.Off)
 		w.Uvarint(q.walk.Len)
+	case msgAudit:
+		q.appendAudit(&w)
 	}
 	return seal(&w)
 }
@@ -310,6 +320,8 @@ func (q *request) parts() int {
 			n += int(s.n)
 		}
 		return n
+	case msgAudit:
+		return len(q.slices)
 	default:
 		return maxWalk / tileBytes
 	}
@@ -322,7 +334,7 @@ func decodeRequest(m message) (*request, error) {
 	case msgInfo:
 		q.log.drive = read32(r)
 		return q, done(r, "request")
-	case msgProve, msgGet, msgWalk:
+	case msgProve, msgGet, msgWalk, msgAudit:
 	default:
 		return nil, fmt.Errorf("%w: a request of type %d", ErrProtocol, m.typ)
 	}
@@ -340,6 +352,8 @@ func decodeRequest(m message) (*request, error) {
 		if !q.walk.Valid() {
 			r.Fail("no such walk")
 		}
+	case msgAudit:
+		q.readAudit(r)
 	}
 	return q, done(r, "request")
 }
@@ -379,7 +393,8 @@ type part struct {
 	span  span   // GONE; of entries the first is their index
 	bytes []byte // of entries, tiles and the genesis; valid until the next part
 	proof log.HeadProof
-	code  uint8 // END
+	code  uint8    // END
+	mac   [32]byte // AUDITED
 }
 
 func decodePart(m message) (p part, err error) {
@@ -400,6 +415,9 @@ func decodePart(m message) (p part, err error) {
 		p.span = span{r.Uvarint(), r.Uvarint()}
 	case msgEnd:
 		p.code = r.U8()
+	case msgAudited:
+		p.span = span{r.Uvarint(), 1}
+		p.mac = read32(r)
 	default:
 		return p, fmt.Errorf("%w: an answer of type %d", ErrProtocol, m.typ)
 	}

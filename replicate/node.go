@@ -30,7 +30,14 @@ type Options struct {
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
 
+	// Audits are results of earlier audits, and Audited is told each new one:
+	// see [Node.Audit].
+	Audits  []Audit
+	Audited func(Audit)
+
 	respond func(*answering, *request) (uint8, error) // a test may lie
+	now     func() time.Time                          // by which audits are due
+	after   func(time.Duration) <-chan time.Time
 }
 
 // Tracer does walks for others: see [fs.Drive.Trace].
@@ -52,7 +59,10 @@ type Node struct {
 	sessions map[*session]struct{}
 	dialing  map[string]context.CancelFunc
 	banned   map[peer.Key]string
-	changed  chan struct{} // closed and replaced when sessions or what they share change
+	audits   map[audited]Audit // the newest of each
+	changed  chan struct{}     // closed and replaced when sessions or what they share change
+
+	auditLimit auditLimit
 }
 
 // shared is a drive that is here, or wanted.
@@ -75,6 +85,9 @@ func New(o Options) (*Node, error) {
 	if o.respond == nil {
 		o.respond = (*answering).one
 	}
+	if o.now == nil {
+		o.now, o.after = time.Now, time.After
+	}
 	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger})
 	if err != nil {
 		return nil, err
@@ -82,7 +95,10 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, changed: make(chan struct{}),
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, changed: make(chan struct{}),
+	}
+	for _, a := range o.Audits {
+		n.audits[audited{a.Peer, a.Drive}] = a
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)

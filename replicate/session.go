@@ -45,6 +45,9 @@ type session struct {
 	told    bool
 	pushed  map[logName]uint64 // sizes of the heads that were sent
 	heads   chan *news
+
+	branches branches
+	audits   *lane
 }
 
 // serve is a connection's life.
@@ -59,7 +62,7 @@ func (n *Node) serve(c *peer.Conn) {
 		node: n, conn: c, since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
 	}
-	s.urgent, s.bulk = newLane(s), newLane(s)
+	s.urgent, s.bulk, s.audits = newLane(s), newLane(s), newLane(s)
 	err := s.run()
 	n.mu.Lock()
 	delete(n.sessions, s)
@@ -97,6 +100,7 @@ func (s *session) run() error {
 	s.wg.Go(func() { failed <- s.tell() })
 	s.wg.Go(s.followHeads)
 	s.wg.Go(s.pull)
+	s.wg.Go(s.auditOwn)
 	select {
 	case err := <-failed:
 		return err
