@@ -3,7 +3,6 @@ package replicate
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"hearth/log"
 )
@@ -14,11 +13,8 @@ import (
 // the other branch in good faith. So each peer is judged by the heads that it
 // has shown of a log: where these are on this device's branch, what does not
 // verify is its lie, and it is dropped; where they contradict it, or may, it is
-// not asked for this log any more, and that is all.
-
-// errAstray is matched by the error about a peer that is, or may be, on another
-// branch of a log.
-var errAstray = errors.New("the peer is on another branch of the log")
+// the last to be asked for this log, and what it sends that does not verify is
+// passed over.
 
 // branches is what a peer has shown of the logs of shared drives. It is
 // guarded by the session's mutex.
@@ -48,6 +44,18 @@ func (s *session) show(name logName, head log.Head) {
 	}
 }
 
+// strays reports whether the peer is in doubt about any log of a drive.
+func (s *session) strays(id log.DriveID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, d := range s.branches.doubt {
+		if name.drive == id && d != doubtNone {
+			return true
+		}
+	}
+	return false
+}
+
 // stray sets what is thought of the peer's branch of a log. That it is another
 // one is not taken back.
 func (s *session) stray(name logName, d doubt) {
@@ -58,7 +66,7 @@ func (s *session) stray(name logName, d doubt) {
 	}
 }
 
-// astray returns whether the peer is not asked for a log.
+// astray returns what is thought of the peer's branch of a log.
 func (s *session) astray(name logName) doubt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +103,7 @@ func (s *session) excused(l *log.Log, p part) bool {
 		return false // it has shown that it has something else
 	}
 	s.stray(name, doubtSome)
-	s.node.logger.Info("a peer is not asked for a log, of which it may have another branch",
+	s.node.logger.Info("a peer may have another branch of a log",
 		"peer", s.conn.Peer(), "drive", name.drive, "writer", name.writer, "err", err)
 	return true
 }
@@ -153,9 +161,4 @@ func (s *session) refused(name logName, err error) error {
 		s.node.ban(s, err)
 	}
 	return err
-}
-
-// strayed is the error of asking a peer on another branch.
-func strayed(name logName) error {
-	return fmt.Errorf("writer %d of drive %v: %w", name.writer, name.drive, errAstray)
 }

@@ -159,9 +159,6 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 // get asks a peer for entries, and for the tiles to verify them with.
 func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uint64) error {
 	q := &request{typ: msgGet, log: s.nameOf(l)}
-	if s.astray(q.log) != doubtNone {
-		return strayed(q.log)
-	}
 	n := 0
 	for _, i := range indexes {
 		lacking, err := l.Lacking(nil, i)

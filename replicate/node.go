@@ -454,7 +454,8 @@ func (n *Node) Peers() []Peer {
 	return all
 }
 
-// sharing returns the sessions that share a drive, the nearest first.
+// sharing returns the sessions that share a drive, the nearest first, and those
+// on another branch of it last.
 func (n *Node) sharing(id log.DriveID) []*session {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -464,7 +465,15 @@ func (n *Node) sharing(id log.DriveID) []*session {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b *session) int { return int(a.load() - b.load()) })
+	slices.SortFunc(all, func(a, b *session) int {
+		if x, y := a.strays(id), b.strays(id); x != y {
+			if x {
+				return 1
+			}
+			return -1
+		}
+		return int(a.load() - b.load())
+	})
 	return all
 }
 
