@@ -396,7 +396,7 @@ type StoreHealth struct {
 	// Overtaken is the size of a head of the own log that others have and this
 	// device has not; 0: none. See NoteOvertaken.
 	Overtaken uint64
-	Own    Health // of the log this device writes
+	Own       Health // of the log this device writes
 }
 
 // Health returns the state of the store and all its logs.
