@@ -117,7 +117,7 @@ func (a *auditLimit) allow(who audited, now time.Time) bool {
 // which says that it is lost.
 func (a *answering) audit(l *log.Log, q *request) (uint8, error) {
 	n := a.s.node
-	if !n.auditLimit.allow(audited{a.s.conn.Peer(), q.log.drive}, time.Now()) {
+	if !n.auditLimit.allow(audited{a.s.conn.Peer(), q.log.drive}, n.options.now()) {
 		return endTooMuch, nil
 	}
 	for _, c := range q.slices {
