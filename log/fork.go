@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -193,12 +192,12 @@ func (f *Fork) Verify(v *Verifier) error {
 		return fmt.Errorf("heads of %d and %d entries of %s: %w", known.Size, other.Size, f.Origin, ErrUndecided)
 	}
 	base, err := hex.DecodeString(f.Base)
-	if err == nil && (len(base) != hashSize || bytes.Equal(base, short.Root[:])) {
-		err = ErrProof
+	if err != nil || len(base) != hashSize || bytes.Equal(base, short.Root[:]) {
+		return fmt.Errorf("%w: %q is no other root", ErrProof, f.Base)
 	}
-	proof, errProof := base64.StdEncoding.DecodeString(strings.TrimSpace(f.Proof))
-	if err = errors.Join(err, errProof); err != nil || len(proof)%hashSize != 0 {
-		return fmt.Errorf("%w: it has no usable proof: %w", ErrProof, errors.Join(err))
+	proof, err := base64.StdEncoding.DecodeString(f.Proof)
+	if err != nil || len(proof)%hashSize != 0 {
+		return fmt.Errorf("%w: a proof of %d bytes", ErrProof, len(proof))
 	}
 	var hashes []tlog.Hash
 	for ; len(proof) > 0; proof = proof[hashSize:] {

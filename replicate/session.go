@@ -312,7 +312,16 @@ func (s *session) pushHead(name logName, l *log.Log) error {
 	if head.Size <= had {
 		return nil
 	}
-	h := news{log: name, proof: log.HeadProof{Note: head.Note}}
+	h := headNews(name, l, head, had)
+	s.mu.Lock()
+	s.pushed[name] = head.Size
+	s.mu.Unlock()
+	return s.write(h.encode())
+}
+
+// headNews is the HEAD for whoever was told of the first had entries.
+func headNews(name logName, l *log.Log, head log.Head, had uint64) *news {
+	h := &news{log: name, proof: log.HeadProof{Note: head.Note}}
 	if had > 0 {
 		if p, err := l.ProveHead(had); err == nil {
 			h.proof = p
@@ -322,10 +331,7 @@ func (s *session) pushHead(name logName, l *log.Log) error {
 			}
 		}
 	}
-	s.mu.Lock()
-	s.pushed[name] = head.Size
-	s.mu.Unlock()
-	return s.write(h.encode())
+	return h
 }
 
 func cut(s string, n int) string {
