@@ -60,7 +60,10 @@ func TestAudit(t *testing.T) {
 	h := newNodeDevice(t, "h", Options{now: still.Now, after: still.After})
 	store, link := many(t, a, 1000)
 	held := holdWhole(t, a, h, store, link)
+	sent := h.node.Peers()[0].Sent
+	begun := time.Now()
 	got := auditOne(t, a, store)
+	t.Logf("an audit took %v, and %d bytes of answers", time.Since(begun), h.node.Peers()[0].Sent-sent)
 	if got.Problem != "" || got.Sampled < auditSamples*9/10 || got.Passed != got.Sampled {
 		t.Fatalf("of an honest holder: %+v", got)
 	}

@@ -146,7 +146,10 @@ func (s *session) prove(store *log.Store, l *log.Log, name logName) error {
 		judged = err
 		return nil
 	})
-	return errors.Join(judged, err)
+	if err != nil {
+		return err // parts may still come
+	}
+	return judged
 }
 
 // refused drops a peer whose head does not verify. One that passes a fork on is

@@ -1,7 +1,6 @@
 package replicate
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -192,7 +191,10 @@ func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uin
 		}
 		return err
 	})
-	if err = cmp.Or(err, unstored); err != nil {
+	if err == nil { // otherwise parts may still come
+		err = unstored
+	}
+	if err != nil {
 		return err
 	}
 	if n < len(indexes) {
@@ -293,7 +295,10 @@ func (s *session) genesis(ctx context.Context, id log.DriveID) (*log.Genesis, er
 	if err == nil && found == nil {
 		err = errCannot
 	}
-	return found, err
+	if err != nil {
+		return nil, err // parts may still come
+	}
+	return found, nil
 }
 
 // headTries is how often a head is asked for that could not be had.
