@@ -124,16 +124,6 @@ func (r *recovery) checkKnown(head Head) error {
 	return err
 }
 
-// forkError has the two heads of a log that contradict each other. It matches
-// ErrFork.
-type forkError struct{ known, other Head }
-
-func (e *forkError) Error() string {
-	return fmt.Sprintf("%v: %s: the heads of size %d and size %d contradict each other", ErrFork, e.known.Origin, e.known.Size, e.other.Size)
-}
-
-func (e *forkError) Is(target error) bool { return target == ErrFork }
-
 // restoreCheckpoint makes again the checkpoint of entries that were durable
 // and are there, while their checkpoint is not.
 func (r *recovery) restoreCheckpoint(head Head) (Head, position, bool, error) {

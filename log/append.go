@@ -446,6 +446,12 @@ func (l *Log) housekeep() {
 	if l.wantZeros.Swap(false) {
 		l.extendWindow()
 	}
+	if l.wipeDue.Swap(false) {
+		if err := l.wipeDropped(); err != nil {
+			l.wipeDue.Store(true) // with what is dropped next, or when the log is opened again
+			l.slog.Warn("dropped blocks could not be overwritten yet", "dir", l.dir, "err", err)
+		}
+	}
 	if l.markDue() {
 		l.sinceMark.Store(0) // not again at once if it fails
 		if err := l.Settle(); err != nil {

@@ -19,7 +19,8 @@ const maxLeaves = 1024
 
 // HeadProof lets whoever knows a log's tree of Old entries verify a newer head
 // and go on from it. Either it has the leaf hashes of all entries since, or
-// the right edge of the newer tree and, if Old is not 0, a consistency proof.
+// the right edge of the newer tree and, if Old is not 0, a consistency proof;
+// with a base it has all of them.
 type HeadProof struct {
 	Note   []byte // the signed checkpoint
 	Old    uint64
@@ -28,6 +29,9 @@ type HeadProof struct {
 	// partial tile at its end, which may be none.
 	Edges       [][]byte
 	Consistency []tlog.Hash
+	// Base is the root of the newer tree's first Old entries, or nothing: see
+	// [Log.AddBase].
+	Base []byte
 }
 
 // ProveHead proves the newest durable head to somebody who knows the tree of

@@ -12,6 +12,11 @@ type Fork struct {
 	Origin string `json:"origin"`
 	Known  string `json:"known"` // signed note of the head that was known
 	Other  string `json:"other"` // signed note of the head that contradicts it
+	// Of heads of two sizes: the root that the longer one's tree has at the
+	// size of the shorter one, in hex, and the consistency proof from there,
+	// base64. Empty if it was not to be had.
+	Base  string `json:"base,omitempty"`
+	Proof string `json:"proof,omitempty"`
 }
 
 // headsFile is the file heads: the newest head that was verified of each log,
@@ -22,8 +27,12 @@ type headsFile struct {
 	Forks []Fork            `json:"forks,omitempty"`
 }
 
-// maxForks bounds the evidence that is kept.
-const maxForks = 64
+// maxForks bounds the evidence that is kept, and logForks that of one log: a
+// single one tells, and both branches may grow.
+const (
+	maxForks = 64
+	logForks = 4
+)
 
 func (s *Store) loadHeads() error {
 	s.heads.Heads = make(map[string]string)
@@ -90,8 +99,14 @@ func (s *Store) Remember(v *Verifier, head Head, rootAt func(size uint64) ([32]b
 
 // fork keeps the evidence of a fork and returns the error. With mu held.
 func (s *Store) fork(err *forkError) error {
-	f := Fork{Origin: err.known.Origin, Known: string(err.known.Note), Other: string(err.other.Note)}
-	if slices.Contains(s.heads.Forks, f) || len(s.heads.Forks) >= maxForks {
+	f := err.evidence()
+	of := 0
+	for _, had := range s.heads.Forks {
+		if had.Origin == f.Origin {
+			of++
+		}
+	}
+	if slices.Contains(s.heads.Forks, f) || of >= logForks || len(s.heads.Forks) >= maxForks {
 		return err
 	}
 	s.heads.Forks = append(s.heads.Forks, f)

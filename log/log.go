@@ -100,6 +100,7 @@ type Log struct {
 	unsynced  atomic.Int64  // bytes written to the tail since its last sync
 	sinceMark atomic.Int64  // bytes and entries since the mark, see markDue
 	wantZeros atomic.Bool
+	wipeDue   atomic.Bool // of a replica: dropped blocks are still in the segments
 	born      time.Time
 	hurry     atomic.Int64 // when Hurry was called, since born; 0: never
 

@@ -248,7 +248,7 @@ func (l *Log) wipeSegment(ctx context.Context, u segmentUse) error {
 		return err
 	}
 	defer l.segs.put(seg)
-	var zeros []byte
+	w := wiper{file: seg.file}
 	for index := u.first; index < u.first+u.count; index++ {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -259,27 +259,8 @@ func (l *Log) wipeSegment(ctx context.Context, u segmentUse) error {
 		if !dead || !loc.isBlock() {
 			continue
 		}
-		from := loc.offset() + frameHeader
-		to := from + int64(loc.length())
-		in, out := (from+pageSize-1)&^(pageSize-1), to&^(pageSize-1)
-		if out > in {
-			if err := seg.file.PunchHole(in, out-in); err != nil {
-				return err
-			}
-		} else {
-			in, out = to, to
-		}
-		for _, edge := range [][2]int64{{from, in}, {out, to}} {
-			n := int(edge[1] - edge[0])
-			if n == 0 {
-				continue
-			}
-			if len(zeros) < n {
-				zeros = make([]byte, max(n, 2*pageSize))
-			}
-			if _, err := seg.file.WriteAt(zeros[:n], edge[0]); err != nil {
-				return err
-			}
+		if err := w.wipe(loc); err != nil {
+			return err
 		}
 	}
 	return seg.file.Datasync()

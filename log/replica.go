@@ -373,7 +373,8 @@ func (l *Log) Known() Head {
 
 // Advance verifies a newer head and makes it the head. Errors match
 // ErrCheckpoint or ErrProof if what is given is wrong, ErrFork where the new
-// head is signed and contradicts the old one, ErrMoved where the proof is for
+// head is signed and contradicts the old one, ErrUndecided, besides ErrProof,
+// where it may, and the proof has no base to tell by, ErrMoved where the proof is for
 // another head than the log's. A head that is not newer changes
 // nothing. See [Store.Advance].
 func (l *Log) Advance(p HeadProof) (Head, error) {
@@ -416,7 +417,7 @@ func (l *Log) Advance(p HeadProof) (Head, error) {
 
 // extended returns the edge of the tree of a new head.
 func (l *Log) extended(head, known Head, p *HeadProof) (*hashTree, error) {
-	if len(p.Leaves) > 0 {
+	if len(p.Leaves) > 0 && (known.Size == l.Head().Size || len(p.Edges) == 0) {
 		if known.Size != l.Head().Size || known.Size == 0 || uint64(len(p.Leaves)) != (head.Size-known.Size)*hashSize {
 			return nil, fmt.Errorf("%w: %d bytes of leaves from %d to %d entries", ErrProof, len(p.Leaves), known.Size, head.Size)
 		}
@@ -425,15 +426,15 @@ func (l *Log) extended(head, known Head, p *HeadProof) (*hashTree, error) {
 			s.append([hashSize]byte(b))
 		}
 		if s.root() != head.Root {
-			// It is signed, and what continues the old head is not it: either
-			// the leaves are wrong or the log has forked. A consistency proof
-			// tells.
-			return nil, fmt.Errorf("%w: the leaves do not lead to the root of %d entries", ErrProof, head.Size)
+			return nil, branch(known, head, known.Root, p)
 		}
 		return s, nil
 	}
 	if known.Size > 0 && known.Size < head.Size {
 		if err := head.VerifyConsistency(known, p.Consistency); err != nil {
+			if len(p.Base) > 0 {
+				err = branch(known, head, known.Root, p)
+			}
 			return nil, err
 		}
 	}
@@ -503,6 +504,7 @@ func (l *Log) checkLeaf(index uint64, body []byte) error {
 func (l *Log) forget(index uint64) {
 	l.mu.Lock()
 	l.locs.set(index, 0)
+	l.whole.Store(min(l.whole.Load(), index))
 	l.mu.Unlock()
 	l.present.Add(1)
 	l.markMu.Lock()

@@ -89,6 +89,7 @@ type Store struct {
 	membership *Membership
 	logs       map[Writer]*Log
 	source     Source
+	overtaken  uint64 // see NoteOvertaken
 	trouble    []Damage
 	closed     bool
 }
@@ -222,6 +223,7 @@ func (s *Store) openLogs(g *Genesis) error {
 			opened = true
 		}
 	}
+	s.honourDrops()
 	if own != NoWriter && s.logs[own] == nil {
 		return fmt.Errorf("%w: the log of writer %d is missing from %s", ErrForeign, own, s.dir)
 	}
@@ -391,7 +393,10 @@ type StoreHealth struct {
 	Damage []Damage // in files of the store and its logs
 	Copied bool     // see Copied
 	Forks  []Fork
-	Own    Health // of the log this device writes
+	// Overtaken is the size of a head of the own log that others have and this
+	// device has not; 0: none. See NoteOvertaken.
+	Overtaken uint64
+	Own       Health // of the log this device writes
 }
 
 // Health returns the state of the store and all its logs.
@@ -399,6 +404,7 @@ func (s *Store) Health() StoreHealth {
 	h := StoreHealth{Copied: s.Copied(), Forks: s.Forks()}
 	s.mu.Lock()
 	h.Damage = append(h.Damage, s.trouble...)
+	h.Overtaken = s.overtaken
 	s.mu.Unlock()
 	for w, l := range s.Logs() {
 		lh := l.Health()

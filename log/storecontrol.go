@@ -57,6 +57,14 @@ func (s *Store) applyControls(l *Log) {
 	}
 }
 
+// honourDrops has the replicas drop what the control entries say was dropped.
+// With mu held, or before others know the store.
+func (s *Store) honourDrops() {
+	for w, l := range s.logs {
+		l.declareDropped(s.membership.Dropped(w))
+	}
+}
+
 // controls returns the indexes of the control entries.
 func (l *Log) controls() []uint64 {
 	l.mu.RLock()

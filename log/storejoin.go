@@ -85,6 +85,7 @@ func (s *Store) Replica(w Writer) (*Log, error) {
 		return nil, err
 	}
 	l.SetSource(s.source)
+	l.declareDropped(s.membership.Dropped(w))
 	s.logs[w] = l
 	return l, nil
 }
@@ -163,12 +164,21 @@ func (s *Store) TakeControl(l *Log, index uint64) error {
 	}
 	s.mu.Lock()
 	err = s.membership.Apply(l.writer, index, c)
+	var of *Log
+	if d, ok := c.(*Dropped); ok && err == nil {
+		of = s.logs[d.Writer]
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	if _, ok := c.(*KeyBox); ok {
+	switch c := c.(type) {
+	case *KeyBox:
 		return s.OpenBoxes()
+	case *Dropped:
+		if of != nil {
+			of.declareDropped(c.Set)
+		}
 	}
 	return nil
 }

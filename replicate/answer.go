@@ -154,6 +154,8 @@ func (a *answering) one(q *request) (code uint8, err error) {
 		return endOK, a.probe(d, l, q)
 	case msgHave:
 		return endOK, a.have(d, l, q)
+	case msgAudit:
+		return a.audit(l, q)
 	default:
 		if tracer == nil {
 			return endCannot, nil
@@ -186,6 +188,9 @@ func (s *session) awaitShared(id log.DriveID) bool {
 
 func (a *answering) prove(l *log.Log, known uint64) (uint8, error) {
 	p, err := l.ProveHead(known)
+	if err == nil {
+		err = l.AddBase(&p)
+	}
 	if err != nil {
 		return endCannot, nil
 	}

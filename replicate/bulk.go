@@ -141,8 +141,9 @@ func (s *session) kept() []kept {
 			continue
 		}
 		for w, l := range store.Logs() {
-			if l.IsReplica() {
-				all = append(all, kept{logName{d.id, w}, d, l})
+			name := logName{d.id, w}
+			if l.IsReplica() && s.astray(name) == doubtNone {
+				all = append(all, kept{name, d, l})
 			}
 		}
 	}

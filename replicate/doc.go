@@ -39,7 +39,7 @@
 // for each log of a shared drive, and again when there is a newer head:
 //
 //	proof     note string | old u64 | leaves string | edges: count uvarint, strings |
-//	          consistency: count uvarint, 32 bytes each
+//	          consistency: count uvarint, 32 bytes each | base string, 0 or 32 bytes
 //
 // It is [log.HeadProof]; one that begins at another size than the reader knows,
 // or has neither leaves nor edges, only tells, and the reader asks for its own
@@ -60,6 +60,8 @@
 //	          ranges: count uvarint, (first uvarint, n uvarint) each
 //	WALK  19  drive id | writer u16 | commit uvarint | op u8 | inode u64 | name string |
 //	          offset uvarint | length uvarint
+//	AUDIT 20  drive id | writer u16 | nonce, 32 bytes |
+//	          slices: count uvarint, (index uvarint, offset uvarint, length uvarint) each
 //	PROBE 21  drive id | writer u16 | nonce, 32 bytes | ranges as in GET
 //	HAVE  22  drive id | writer u16 | ranges as in GET
 //
@@ -73,16 +75,34 @@
 //	CONTROL 36  index uvarint | the control entry
 //	GONE    37  index uvarint | n uvarint: these are not here
 //	END     38  code u8: 0 all was said, 1 no such drive, 2 cannot, 3 too much
-//	HELD    39  index uvarint | proof that the entry is here, 32 bytes
-//	HAS     40  index uvarint | n uvarint: these are here
+//	AUDITED 39  index uvarint | proof, 32 bytes
+//	HELD    40  index uvarint | proof that the entry is here, 32 bytes
+//	HAS     41  index uvarint | n uvarint: these are here
 //
 // INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
 // answered with PROOF, from the known size on, and what a reader begins with: the
 // newest commit and the control entries since the known size, each after the
-// tiles that verify it. GET is answered with the tiles and then the entries, or
+// tiles that verify it. From a known size on, that PROOF has leaves or not, and
+// in any case edges, the consistency proof and its base, the root that the sender
+// has at the known size: if the proof verifies between the base and the head, and
+// the base is not the root that the reader knows, then the log has forked, and
+// whoever passes it on is not to blame; if it does not verify, it is a lie. GET is answered with the tiles and then the entries, or
 // GONE. WALK is answered by who can read the drive with the entries that the
 // operation reads (see [hearth/fs.Walk]), with tiles; a tile is sent once in an
 // answer.
+//
+// AUDIT asks a peer to prove that it has stored bytes of entries, [offset,
+// offset+length) of each, an entry once. For each slice, in their order, the
+// answer has AUDITED, whose proof is BLAKE3, keyed with the nonce, over
+//
+//	the peer's device key | drive id | writer u16 | index u64 | offset u32 | the bytes
+//
+// or GONE, of that one entry, if it is not there. What should be there and cannot
+// be read is left out: it is lost, as is what has another proof. A device audits
+// those that share a drive to which it writes half a minute after they have
+// connected, again within minutes as long as they have more each time, and every
+// hour: 512 slices of 1,024 bytes, of entries chosen with equal probability, which
+// miss the loss of one entry in a hundred with a probability of 0.6 %.
 //
 // HAVE is answered with HAS, in order. PROBE is answered with HELD for those
 // entries that are here, in order; the proof is the BLAKE3 hash, keyed with the
@@ -93,6 +113,9 @@
 //
 // so that only who has the entry can make it, and nobody can have it made by
 // another. The asker compares it with what its own copy gives.
+//
+// testdata/protocol/v1/transcript.txt is a conversation that has each message at
+// least once.
 //
 // # Eviction
 //
@@ -108,7 +131,9 @@
 // A message has at most 300,000 bytes, an OFFER 1,024 tokens, a HOLDS 4,096 ranges
 // of entries below 2^40, a GET 64 tiles and 64 ranges of together 1,024 entries, a
 // PROBE 64 ranges of 256 entries, a HAVE 64 ranges of 65,536 entries, the answer to
-// a WALK 8 MiB of entries. A stream has at most 64 requests that are not answered. Who breaks a rule is
+// a WALK 8 MiB of entries, an AUDIT 512 slices of at most 4,096 bytes each. Of the
+// AUDITs of one drive by one peer, 4 in a minute are answered, and others with code
+// 3. A stream has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate

@@ -1,7 +1,6 @@
 package replicate
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,7 +163,10 @@ func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uin
 		}
 		return err
 	})
-	if err = cmp.Or(err, unstored); err != nil {
+	if err == nil { // otherwise parts may still come
+		err = unstored
+	}
+	if err != nil {
 		return err
 	}
 	if n < len(indexes) {
@@ -213,6 +215,9 @@ func (s *session) take(name logName, l *log.Log, p part) error {
 		return fmt.Errorf("%w: an answer of type %d", ErrProtocol, p.typ)
 	}
 	if errors.Is(err, log.ErrProof) {
+		if s.excused(l, p) {
+			return nil
+		}
 		s.node.ban(s, err)
 		return err
 	}
@@ -266,7 +271,10 @@ func (s *session) genesis(ctx context.Context, id log.DriveID) (*log.Genesis, er
 	if err == nil && found == nil {
 		err = errCannot
 	}
-	return found, err
+	if err != nil {
+		return nil, err // parts may still come
+	}
+	return found, nil
 }
 
 // headTries is how often a head is asked for that could not be had.
@@ -317,10 +325,14 @@ func (s *session) followHead(h *news) error {
 		return nil
 	}
 	store, _, _ := d.state()
-	if store == nil || store.OwnWriter() == h.log.writer {
+	if store == nil || s.astray(h.log) == doubtNot {
 		return nil
 	}
-	l, err := store.Replica(h.log.writer)
+	own := store.OwnWriter() == h.log.writer
+	l, err := store.Log(h.log.writer)
+	if err != nil && !own {
+		l, err = store.Replica(h.log.writer)
+	}
 	if err != nil {
 		return err
 	}
@@ -329,19 +341,25 @@ func (s *session) followHead(h *news) error {
 		s.node.ban(s, err)
 		return err
 	}
-	if head.Size <= l.Head().Size && (head.Size != l.Head().Size || head.Root == l.Head().Root) {
-		return nil
+	s.show(h.log, head)
+	if own || head.Size <= l.Head().Size {
+		return s.judge(store, l, h.log, head)
 	}
-	if known := l.Known(); h.proof.Old == known.Size && len(h.proof.Leaves) > 0 {
-		if _, err := store.Advance(l, h.proof); err != nil {
-			return s.refused(err)
-		}
-		if len(h.controls) > 0 {
+	if known := l.Known(); h.proof.Old == known.Size && known.Size == l.Head().Size && len(h.proof.Leaves) > 0 {
+		_, err := store.Advance(l, h.proof)
+		switch {
+		case errors.Is(err, log.ErrUndecided): // the proof that it is asked for decides
+		case err != nil:
+			return s.refused(h.log, err)
+		case len(h.controls) > 0:
+			s.stray(h.log, doubtNone)
 			ctx, cancel := context.WithTimeout(s.ctx, answerTime)
 			defer cancel()
 			return s.get(ctx, s.urgent, l, h.controls)
+		default:
+			s.stray(h.log, doubtNone)
+			return nil
 		}
-		return nil
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
 	defer cancel()
@@ -355,24 +373,14 @@ func (s *session) followHead(h *news) error {
 			moved = err
 			return nil
 		}
-		return s.refused(err)
+		if err == nil {
+			s.stray(h.log, doubtNone)
+		}
+		return s.refused(h.log, err)
 	})
 	s.node.change()
 	if err == nil {
 		err = moved
-	}
-	return err
-}
-
-// refused drops a peer whose head does not verify. One that passes a fork on is
-// no liar: the log's writer is.
-func (s *session) refused(err error) error {
-	if errors.Is(err, log.ErrFork) {
-		s.node.logger.Error("a drive's log has forked: its writer went back and began anew", "peer", s.conn.Peer(), "err", err)
-		return nil
-	}
-	if errors.Is(err, log.ErrProof) || errors.Is(err, log.ErrCheckpoint) {
-		s.node.ban(s, err)
 	}
 	return err
 }
@@ -389,6 +397,9 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 	}
 	err = errCannot
 	for _, s := range d.node.sharing(d.id) {
+		if s.astray(logName{d.id, w.Commit.Writer}) != doubtNone {
+			continue
+		}
 		one, cancel := context.WithTimeout(ctx, answerTime)
 		err = s.urgent.do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
 			func(p part) error { return s.takeIfRoom(logName{d.id, w.Commit.Writer}, l, p) })

@@ -16,7 +16,7 @@ import (
 // same.
 func FuzzMessages(f *testing.F) {
 	name := logName{drive: log.DriveID{1}, writer: 2}
-	proof := log.HeadProof{Note: []byte("note"), Old: 3, Leaves: make([]byte, 64), Edges: [][]byte{{1}, nil}, Consistency: []tlog.Hash{{4}}}
+	proof := log.HeadProof{Note: []byte("note"), Old: 3, Leaves: make([]byte, 64), Edges: [][]byte{{1}, nil}, Consistency: []tlog.Hash{{4}}, Base: make([]byte, 32)}
 	add := func(b []byte) { f.Add(b[4:]) }
 	add(encodeOffer([][32]byte{{1}, {2}}))
 	add((&profile{name: "a", beacon: [32]byte{5}}).encode())
@@ -29,6 +29,7 @@ func FuzzMessages(f *testing.F) {
 		{typ: msgProbe, log: name, nonce: [32]byte{7}, ranges: []span{{3, 4}, {500, 6}}},
 		{typ: msgHave, log: name, ranges: []span{{3, 4}, {500, 60_000}}},
 		{typ: msgWalk, log: name, walk: fs.Walk{Commit: log.Ref{Writer: 2, Index: 8}, Op: fs.WalkRead, Ino: 9, Name: "x", Off: 10, Len: 11}},
+		{typ: msgAudit, log: name, nonce: [32]byte{12}, slices: []slice{{13, 14, 15}, {1600, 0, maxSlice}}},
 	} {
 		add(q.encode())
 	}
@@ -38,6 +39,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{byte(msgEnd), 0})
 	f.Add(append([]byte{byte(msgHeld), 1}, make([]byte, 32)...))
 	f.Add([]byte{byte(msgHas), 1, 2})
+	f.Add(append([]byte{byte(msgAudited), 1}, make([]byte, 32)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 {
 			return

@@ -39,6 +39,10 @@ type call struct {
 // errCannot is matched by the error of an answer that says no.
 var errCannot = errors.New("the peer cannot answer")
 
+// errTooMuch is matched by the error of an answer that says that it would be, or
+// was, too much.
+var errTooMuch = errors.New("it is too much")
+
 func newLane(s *session, patient bool) *lane {
 	return &lane{s: s, patient: patient, room: make(chan struct{}, maxPending)}
 }
@@ -200,7 +204,9 @@ func (l *lane) takeIn(m message) error {
 		return c.each(p)
 	}
 	<-l.room
-	if p.code != endOK {
+	if p.code == endTooMuch {
+		c.done <- fmt.Errorf("%w: %w", errCannot, errTooMuch)
+	} else if p.code != endOK {
 		c.done <- fmt.Errorf("%w: code %d", errCannot, p.code)
 	} else {
 		c.done <- nil

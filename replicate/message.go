@@ -24,6 +24,7 @@ const (
 	msgProve   messageType = 17
 	msgGet     messageType = 18
 	msgWalk    messageType = 19
+	msgAudit   messageType = 20
 	msgProbe   messageType = 21
 	msgHave    messageType = 22
 	msgGenesis messageType = 32
@@ -33,8 +34,9 @@ const (
 	msgControl messageType = 36
 	msgGone    messageType = 37
 	msgEnd     messageType = 38
-	msgHeld    messageType = 39
-	msgHas     messageType = 40
+	msgAudited messageType = 39
+	msgHeld    messageType = 40
+	msgHas     messageType = 41
 )
 
 // First bytes of streams.
@@ -202,6 +204,7 @@ func appendProof(w *wire.Writer, p *log.HeadProof) {
 	for i := range p.Consistency {
 		w.Raw(p.Consistency[i][:])
 	}
+	w.Bytes(p.Base)
 }
 
 // readProof reads a proof; it does not alias what it was read from.
@@ -223,6 +226,9 @@ func readProof(r *wire.Reader) (p log.HeadProof) {
 	}
 	for range n {
 		p.Consistency = append(p.Consistency, tlog.Hash(read32(r)))
+	}
+	if p.Base = append([]byte(nil), r.Bytes(32)...); len(p.Base) != 0 && len(p.Base) != 32 {
+		r.Fail("a root of %d bytes", len(p.Base))
 	}
 	return p
 }
@@ -309,9 +315,10 @@ type request struct {
 	log    logName
 	known  uint64        // PROVE
 	tiles  []log.TileRef // GET
-	nonce  [32]byte      // PROBE
 	ranges []span        // GET, PROBE, HAVE
 	walk   fs.Walk       // WALK
+	nonce  [32]byte      // AUDIT, PROBE
+	slices []slice       // AUDIT
 }
 
 func (q *request) encode() []byte {
@@ -343,6 +350,8 @@ func (q *request) encode() []byte {
 		w.String(q.walk.Name)
 		w.Uvarint(q.walk.Off)
 		w.Uvarint(q.walk.Len)
+	case msgAudit:
+		q.appendAudit(&w)
 	}
 	return seal(&w)
 }
@@ -368,6 +377,8 @@ func (q *request) parts() int {
 			n += int(s.n)
 		}
 		return n
+	case msgAudit:
+		return len(q.slices)
 	default:
 		return maxWalk / tileBytes
 	}
@@ -380,7 +391,7 @@ func decodeRequest(m message) (*request, error) {
 	case msgInfo:
 		q.log.drive = read32(r)
 		return q, done(r, "request")
-	case msgProve, msgGet, msgWalk, msgProbe, msgHave:
+	case msgProve, msgGet, msgWalk, msgAudit, msgProbe, msgHave:
 	default:
 		return nil, fmt.Errorf("%w: a request of type %d", ErrProtocol, m.typ)
 	}
@@ -403,6 +414,8 @@ func decodeRequest(m message) (*request, error) {
 		if !q.walk.Valid() {
 			r.Fail("no such walk")
 		}
+	case msgAudit:
+		q.readAudit(r)
 	}
 	return q, done(r, "request")
 }
@@ -448,7 +461,8 @@ type part struct {
 	span  span   // GONE, HAS; of entries and HELD the first is their index
 	bytes []byte // of entries, tiles, the genesis and HELD; valid until the next part
 	proof log.HeadProof
-	code  uint8 // END
+	code  uint8    // END
+	mac   [32]byte // AUDITED
 }
 
 func decodePart(m message) (p part, err error) {
@@ -472,6 +486,9 @@ func decodePart(m message) (p part, err error) {
 		p.bytes = r.Raw(32)
 	case msgEnd:
 		p.code = r.U8()
+	case msgAudited:
+		p.span = span{r.Uvarint(), 1}
+		p.mac = read32(r)
 	default:
 		return p, fmt.Errorf("%w: an answer of type %d", ErrProtocol, m.typ)
 	}

@@ -31,7 +31,14 @@ type Options struct {
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
 
+	// Audits are results of earlier audits, and Audited is told each new one:
+	// see [Node.Audit].
+	Audits  []Audit
+	Audited func(Audit)
+
 	respond func(*answering, *request) (uint8, error) // a test may lie
+	now     func() time.Time                          // by which audits are due
+	after   func(time.Duration) <-chan time.Time
 }
 
 // Tracer does walks for others: see [fs.Drive.Trace].
@@ -53,8 +60,11 @@ type Node struct {
 	sessions map[*session]struct{}
 	dialing  map[string]context.CancelFunc
 	banned   map[peer.Key]string
-	full     atomic.Int64  // UnixNano until which nothing is copied that nobody waits for: the disk is full
-	changed  chan struct{} // closed and replaced when sessions or what they share change
+	full     atomic.Int64      // UnixNano until which nothing is copied that nobody waits for: the disk is full
+	audits   map[audited]Audit // the newest of each
+	changed  chan struct{}     // closed and replaced when sessions or what they share change
+
+	auditLimit auditLimit
 }
 
 // shared is a drive that is here, or wanted.
@@ -80,6 +90,9 @@ func New(o Options) (*Node, error) {
 	if o.respond == nil {
 		o.respond = (*answering).one
 	}
+	if o.now == nil {
+		o.now, o.after = time.Now, time.After
+	}
 	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger})
 	if err != nil {
 		return nil, err
@@ -87,7 +100,10 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, changed: make(chan struct{}),
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, changed: make(chan struct{}),
+	}
+	for _, a := range o.Audits {
+		n.audits[audited{a.Peer, a.Drive}] = a
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)
@@ -448,7 +464,8 @@ func (n *Node) allSessions() []*session {
 	return slices.Collect(maps.Keys(n.sessions))
 }
 
-// sharing returns the sessions that share a drive, the nearest first.
+// sharing returns the sessions that share a drive, the nearest first, and those
+// on another branch of it last.
 func (n *Node) sharing(id log.DriveID) []*session {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -458,7 +475,15 @@ func (n *Node) sharing(id log.DriveID) []*session {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b *session) int { return int(a.load() - b.load()) })
+	slices.SortFunc(all, func(a, b *session) int {
+		if x, y := a.strays(id), b.strays(id); x != y {
+			if x {
+				return 1
+			}
+			return -1
+		}
+		return int(a.load() - b.load())
+	})
 	return all
 }
 

@@ -36,13 +36,20 @@ func newDevice(t testing.TB, name string) *device {
 // newLiar returns a device that answers as it is told.
 func newLiar(t testing.TB, name string, respond func(*answering, *request) (uint8, error)) *device {
 	t.Helper()
+	return newNodeDevice(t, name, Options{respond: respond})
+}
+
+// newNodeDevice returns a device whose node has these options.
+func newNodeDevice(t testing.TB, name string, o Options) *device {
+	t.Helper()
 	seed := sha256.Sum256([]byte(t.Name() + name))
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level})).With("device", name)
-	n, err := New(Options{Key: ed25519.NewKeyFromSeed(seed[:]), Listen: "127.0.0.1:0", Name: name, Logger: logger, respond: respond})
+	o.Key, o.Listen, o.Name, o.Logger = ed25519.NewKeyFromSeed(seed[:]), "127.0.0.1:0", name, logger
+	n, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

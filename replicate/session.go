@@ -55,6 +55,9 @@ type session struct {
 	owned   map[logName]uint64            // up to where it was told what is here
 	fresh   map[logName]*roaring64.Bitmap // what the other side was not told that is here
 	heads   chan *news
+
+	branches branches
+	audits   *lane
 }
 
 // serve is a connection's life.
@@ -71,7 +74,7 @@ func (n *Node) serve(c *peer.Conn) {
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
 		have: holdings{logs: map[logName]*roaring64.Bitmap{}}, fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{},
 	}
-	s.urgent, s.bulk = newLane(s, false), newLane(s, true)
+	s.urgent, s.bulk, s.audits = newLane(s, false), newLane(s, true), newLane(s, false)
 	err := s.run()
 	n.mu.Lock()
 	delete(n.sessions, s)
@@ -109,6 +112,7 @@ func (s *session) run() error {
 	s.wg.Go(func() { failed <- s.tell() })
 	s.wg.Go(s.followHeads)
 	s.wg.Go(s.pull)
+	s.wg.Go(s.auditOwn)
 	select {
 	case err := <-failed:
 		return err
@@ -340,7 +344,16 @@ func (s *session) pushHead(name logName, l *log.Log) error {
 	if head.Size <= had {
 		return nil
 	}
-	h := news{log: name, proof: log.HeadProof{Note: head.Note}}
+	h := headNews(name, l, head, had)
+	s.mu.Lock()
+	s.pushed[name] = head.Size
+	s.mu.Unlock()
+	return s.write(h.encode())
+}
+
+// headNews is the HEAD for whoever was told of the first had entries.
+func headNews(name logName, l *log.Log, head log.Head, had uint64) *news {
+	h := &news{log: name, proof: log.HeadProof{Note: head.Note}}
 	if had > 0 {
 		if p, err := l.ProveHead(had); err == nil {
 			h.proof = p
@@ -350,10 +363,7 @@ func (s *session) pushHead(name logName, l *log.Log) error {
 			}
 		}
 	}
-	s.mu.Lock()
-	s.pushed[name] = head.Size
-	s.mu.Unlock()
-	return s.write(h.encode())
+	return h
 }
 
 func cut(s string, n int) string {

@@ -116,6 +116,8 @@ type DriveStatus struct {
 	Files   uint64   `json:"files"`
 	Unsaved int64    `json:"unsaved_bytes"`
 	Health  []string `json:"health"`
+	// Holders are the devices that hold the drive, as audits found them.
+	Holders []HolderInfo `json:"holders,omitempty"`
 }
 
 // LogRequest asks for changes, or versions of a file, newest first; Limit 0
@@ -316,6 +318,9 @@ type Verified struct {
 	Bytes    int64 `json:"bytes"`
 	Dropped  int64 `json:"dropped"` // on purpose; not damage
 	Damaged  int64 `json:"damaged"`
+	Held     bool  `json:"held,omitempty"` // for others: contents cannot be checked
+	// Forks is not damage, but says that a log was written in two places.
+	Forks []ForkInfo `json:"forks,omitempty"`
 }
 
 // ExportRequest writes the log as static files into a directory, given by its

@@ -66,6 +66,7 @@ const (
 	Sweep    = "/v1/sweep"
 	Purge    = "/v1/purge"
 	Verify   = "/v1/verify"
+	Audit    = "/v1/audit"
 	Export   = "/v1/export"
 	Share    = "/v1/share"
 	Join     = "/v1/join"

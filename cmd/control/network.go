@@ -44,6 +44,8 @@ type PeerInfo struct {
 	Received uint64    `json:"received"` // bytes
 	Since    time.Time `json:"since"`
 	Drives   []string  `json:"drives"` // by their names here
+	// Audits are those of drives that are written here.
+	Audits []HolderInfo `json:"audits,omitempty"`
 }
 
 // NearbyInfo is a device on the LAN.

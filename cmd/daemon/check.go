@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	iofs "io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +19,8 @@ func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sin
 	var failed error
 	if _, err := d.openDrive(ctx, req.Drive); errors.Is(err, log.ErrDamaged) || errors.Is(err, fs.ErrDamaged) {
 		return d.verifyLog(ctx, req.Drive, err, out)
+	} else if err != nil && d.onlyHeld(req.Drive) {
+		return d.verifyHeld(ctx, d.heldDrive(req.Drive), out)
 	}
 	p, err := d.findDrive(ctx, req.Drive)
 	if err != nil {
@@ -32,6 +33,7 @@ func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sin
 		}
 	}, func(blocks, total int64) { out.progress("verify", blocks, total) })
 	done.Versions, done.Blocks, done.Bytes, done.Dropped = r.Versions, r.Blocks, r.Bytes, r.Dropped
+	done.Forks = forks(p.store)
 	return done, errors.Join(err, failed)
 }
 
@@ -62,16 +64,8 @@ func (d *Daemon) verifyLog(ctx context.Context, name string, why error, out *sin
 	var failed error
 	err = l.Verify(ctx, func(v log.Damage) {
 		done.Damaged++
-		info := control.DamageInfo{Problem: v.String()}
-		if v.Index != log.NoEntry {
-			info.Block = log.Ref{Writer: v.Writer, Index: v.Index}.String()
-			info.Problem = v.Detail
-			if v.File != "" {
-				info.Problem += fmt.Sprintf(" (%s at %d)", v.File, v.Offset)
-			}
-		}
 		if failed == nil {
-			failed = out.item(info)
+			failed = out.item(logDamage(v))
 		}
 	}, func(bytes, total int64) {
 		done.Bytes = bytes

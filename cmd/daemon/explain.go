@@ -87,8 +87,11 @@ func (h *held) health() []string {
 	if state.Copied {
 		lines = append(lines, "this store was copied or moved from another machine: use one copy only, and if the other is still in use stop using this one")
 	}
+	if state.Overtaken > 0 {
+		lines = append(lines, "other devices have more of this drive than this one, which writes it: it was brought back from a backup, or is a copy; what is written here now makes two drives of it")
+	}
 	for _, fork := range state.Forks {
-		lines = append(lines, "the log "+control.Show(fork.Origin)+" has forked: it was written in two places from one state")
+		lines = append(lines, "the log "+control.Show(fork.Origin)+" has forked: it was written in two places from one state, and both signed heads are kept as evidence; `hearth verify --json` shows them")
 	}
 	for _, damage := range state.Damage {
 		lines = append(lines, damage.String())

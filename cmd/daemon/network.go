@@ -61,6 +61,7 @@ func (n *network) start(d *Daemon) error {
 	options := replicate.Options{
 		Key: ed25519.NewKeyFromSeed(id.Seed[:]), Listen: d.config.Listen, Name: d.device.Name, Beacon: id.Beacon,
 		Logger: d.logger, Met: n.met, Stream: d.stream,
+		Audits: earlierAudits(&known), Audited: n.audited,
 	}
 	node, err := replicate.New(options)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -420,6 +421,9 @@ func (d *Daemon) peers(ctx context.Context, _ struct{}) ([]control.PeerInfo, err
 		for _, id := range p.Drives {
 			if name := names[id]; name != "" {
 				info.Drives = append(info.Drives, name)
+				if a, ok := d.network.node.Audits(id)[p.Key]; ok {
+					info.Audits = append(info.Audits, d.network.holder(a, name))
+				}
 			}
 		}
 		slices.Sort(info.Drives)

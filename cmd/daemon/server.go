@@ -50,6 +50,7 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Sweep, stream(d, d.sweep))
 	same(control.Purge, stream(d, d.purge))
 	same(control.Verify, stream(d, d.verify))
+	same(control.Audit, answer(d, d.audit))
 	same(control.Export, stream(d, d.export))
 	same(control.Share, answer(d, d.share))
 	same(control.Join, answer(d, d.join))

@@ -76,7 +76,8 @@ func (d *Daemon) driveStatus(ctx context.Context, name string) (control.DriveSta
 	} else {
 		st.Logical, st.Files = int64(sf.LogicalSize), sf.Files
 	}
-	st.Health = append(st.Health, h.health()...)
+	st.Holders = d.network.holders(h.store.DriveID(), name)
+	st.Health = append(append(st.Health, h.health()...), lost(st.Holders)...)
 	return st, nil
 }
 

@@ -13,7 +13,7 @@ import (
 func (a *app) peersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "peers", Usage: "list the devices that are connected",
-		Description: describe("Lists the devices that this one is connected to: name, address, round-trip time,\nwhat was sent and received, and the drives that are shared.",
+		Description: describe("Lists the devices that this one is connected to: name, address, round-trip time,\nwhat was sent and received, the drives that are shared, and what it proved to\nhold of those that are written here, when it was last audited.",
 			"hearth peers"),
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: a.peers,
@@ -51,7 +51,16 @@ func (a *app) peers(c *cli.Context) error {
 		rows = append(rows, []string{control.Show(name), p.ID[:min(12, len(p.ID))], p.Address, fmt.Sprintf("%.1fms", p.RTT),
 			size(int64(p.Sent)), size(int64(p.Received)), strings.Join(p.Drives, ", ")})
 	}
-	return a.table(rows)
+	if err := a.table(rows); err != nil {
+		return err
+	}
+	for _, p := range list {
+		for i := range p.Audits {
+			h := &p.Audits[i]
+			a.printf("audited  %s: %s %s, %s\n", h.Device(), h.Drive, h.Found(), ago(h.Time))
+		}
+	}
+	return nil
 }
 
 func (a *app) connectCommand() *cli.Command {

@@ -120,12 +120,21 @@ func (a *app) driveStatus(d control.DriveStatus) {
 	if d.Unsaved > 0 {
 		a.printf("  unsaved  %s\n", size(d.Unsaved))
 	}
+	for i := range d.Holders {
+		h := &d.Holders[i]
+		a.printf("  holder   %s: %s, %s\n", h.Device(), h.Found(), ago(h.Time))
+	}
 	if len(d.Health) == 0 {
 		a.printf("  health   ok\n")
 	}
 	for _, problem := range d.Health {
 		a.printf("  health   %s\n", oneLine(problem))
 	}
+}
+
+// ago says how long something is past.
+func ago(t time.Time) string {
+	return max(0, time.Since(t)).Round(time.Second).String() + " ago"
 }
 
 func (a *app) mountStatus(m control.Mounted) {

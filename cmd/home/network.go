@@ -80,6 +80,7 @@ type Network struct {
 	Devices   []Acquaintance `json:"devices"`
 	Addresses []string       `json:"addresses"` // that the user gave
 	Links     []Shared       `json:"links"`
+	Audits    []Audited      `json:"audits,omitempty"`
 }
 
 // maxDevices bounds the record.
