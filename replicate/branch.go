@@ -130,7 +130,7 @@ func (s *session) prove(store *log.Store, l *log.Log, name logName) error {
 	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
 	defer cancel()
 	var judged error
-	err := s.urgent.do(ctx, &request{typ: msgProve, log: name, known: l.Head().Size}, func(p part) error {
+	err := s.urgent().do(ctx, &request{typ: msgProve, log: name, known: l.Head().Size}, func(p part) error {
 		if p.typ != msgProof {
 			return nil
 		}

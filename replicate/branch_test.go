@@ -204,7 +204,7 @@ func TestForkServed(t *testing.T) {
 	}
 	s := f.b.node.sharing(f.reader.DriveID())[0]
 	for _, i := range []int{other, common} {
-		if err := s.get(ctx, s.urgent, l, []uint64{uint64(i)}); err != nil {
+		if err := s.get(ctx, s.urgent(), l, []uint64{uint64(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,6 +2,8 @@ package replicate
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -24,14 +26,20 @@ const (
 	rareSteps   = 64
 	// pullSteps bounds the search of one call; the next goes on.
 	pullSteps = 1 << 16
-	// aheadMost bounds what is read ahead, in entries.
-	aheadMost = 128
+	// turnEntries are together one's turn. Who waits for another's is tired of it
+	// after tiredTime, and looks again after swarmAgain.
+	turnEntries = 4
+	tiredTime   = 2 * time.Second
+	swarmAgain  = 200 * time.Millisecond
+	// aheadMost and aheadLeast bound what is read ahead, in entries.
+	aheadMost  = 128
+	aheadLeast = 4
 )
 
 // pull brings what is missing of the drives that are kept whole, from this
 // peer, beside those that do the same with others.
 func (s *session) pull() {
-	p := puller{s: s, cursor: map[*log.Log]uint64{}}
+	p := puller{s: s, cursor: map[*log.Log]uint64{}, asked: time.Now()}
 	timer := time.NewTimer(pullAgain)
 	defer timer.Stop()
 	for {
@@ -52,6 +60,7 @@ func (s *session) pull() {
 type puller struct {
 	s      *session
 	cursor map[*log.Log]uint64 // where the search in order goes on
+	asked  time.Time           // for something, last
 }
 
 // some asks for as much as may be asked for, and returns when to try again.
@@ -86,6 +95,7 @@ func (p *puller) some() (wait time.Duration) {
 
 func (p *puller) ask(k kept, mine []uint64, release func()) {
 	s := p.s
+	p.asked = time.Now()
 	s.window.asked(len(mine))
 	s.wg.Go(func() {
 		defer s.kick()
@@ -156,11 +166,14 @@ func (s *session) kept() []kept {
 // that another peer is late with are asked for a second time. Without entries
 // it says when to try again.
 func (p *puller) pick(k kept, most int) (mine []uint64, release func(), again time.Duration) {
-	peers := k.d.node.sharing(k.d.id)
-	if first, ok := p.rarest(k, peers); ok {
-		if mine, release = k.d.claimRun(k, p.s, first, most); len(mine) > 0 {
+	first, n, swarm := p.rarest(k, most)
+	if n > 0 {
+		if mine, release = k.d.claimRun(k, p.s, first, n); len(mine) > 0 {
 			return mine, release, 0
 		}
+	}
+	if swarm == swarmWait {
+		return nil, nil, swarmAgain
 	}
 	mine, release, more := p.next(k, most)
 	switch {
@@ -172,16 +185,40 @@ func (p *puller) pick(k kept, most int) (mine []uint64, release func(), again ti
 	return k.d.claimLate(k, p.s, most)
 }
 
-// rarest samples the missing entries for one that the fewest peers have. It
+// What rarest found.
+type swarm int
+
+const (
+	swarmNone swarm = iota // nobody else copies the drive, or there is nothing left
+	swarmSome
+	swarmWait // all that this peer should be asked for is asked for
+)
+
+// rarest samples the missing entries for those that the fewest peers have. It
 // finds none while all peers are whole, and order is better.
-func (p *puller) rarest(k kept, peers []*session) (first uint64, ok bool) {
+//
+// What only this peer has, each of those who copy the drive should get a part
+// of, and not the same: an entry is the turn of whom a hash of it and the
+// device's key chooses. The others get it from there, which leaves the first
+// one's path for what nobody else has.
+func (p *puller) rarest(k kept, most int) (first uint64, n int, found swarm) {
 	size := k.log.Head().Size
-	if size == 0 || !slices.ContainsFunc(peers, func(o *session) bool {
-		return o != p.s && o.have.count(k.name, size) < size
-	}) {
-		return 0, false
+	peers := k.d.node.sharing(k.d.id)
+	var others []*session // who copy it, too
+	alone := true
+	for _, o := range peers {
+		if o != p.s && o.have.count(k.name, size) < size {
+			alone = false
+			if o.have.growing(k.name) {
+				others = append(others, o)
+			}
+		}
 	}
-	fewest := len(peers) + 1
+	if size == 0 || alone {
+		return 0, 0, swarmNone
+	}
+	tired := time.Since(p.asked) > tiredTime
+	fewest, only := len(peers)+1, false
 	for range rareSamples {
 		i := rand.Uint64N(size)
 		for range rareSteps {
@@ -189,22 +226,48 @@ func (p *puller) rarest(k kept, peers []*session) (first uint64, ok bool) {
 			if i, n = k.log.NextMissing(i, 1); n == 0 || i >= size {
 				break
 			}
-			if p.s.have.has(k.name, i) && !k.d.flying(k.log, i) {
-				count := 0
-				for _, o := range peers {
-					if o.have.has(k.name, i) {
-						count++
-					}
-				}
-				if count < fewest {
-					first, fewest, ok = i, count, true
-				}
-				break
+			if !p.s.have.has(k.name, i) || k.d.flying(k.log, i) {
+				i++
+				continue
 			}
-			i++
+			count := 0
+			for _, o := range peers {
+				if o.have.has(k.name, i) {
+					count++
+				}
+			}
+			only = only || count == 1
+			if count == 1 && !tired && !p.turn(k, i, others) {
+				i = i/turnEntries*turnEntries + turnEntries
+				continue
+			}
+			if count < fewest {
+				first, fewest = i, count
+			}
+			break
 		}
 	}
-	return first, ok
+	switch {
+	case fewest > len(peers) && !only:
+		return 0, 0, swarmNone
+	case fewest > len(peers), only && fewest > 1 && !tired:
+		return 0, 0, swarmWait
+	}
+	return first, min(most, int(turnEntries-first%turnEntries)), swarmSome
+}
+
+// turn reports whether it is this device's turn to get an entry.
+func (p *puller) turn(k kept, index uint64, others []*session) bool {
+	weight := func(key [32]byte) uint64 {
+		var b [32 + 32 + 8]byte
+		copy(b[:], key[:])
+		copy(b[32:], k.name.drive[:])
+		binary.BigEndian.PutUint64(b[64:], index/turnEntries)
+		sum := sha256.Sum256(b[:])
+		return binary.BigEndian.Uint64(sum[:])
+	}
+	own := weight(k.d.node.Key())
+	return !slices.ContainsFunc(others, func(o *session) bool { return weight(o.conn.Peer()) > own })
 }
 
 // next claims the next missing entries in order; more says that the search was
@@ -262,6 +325,11 @@ type ahead struct {
 // contents that were written one after the other are so in the log.
 func (d *shared) readAhead(l *log.Log, indexes []uint64) {
 	first, last := slices.Min(indexes), slices.Max(indexes)
+	// On a slow path what is read ahead must not hold up what is read next.
+	most := uint64(aheadMost)
+	if peers := d.node.sharing(d.id); len(peers) > 0 {
+		most = min(most, uint64(max(peers[0].window.open(), aheadLeast)))
+	}
 	d.mu.Lock()
 	a := d.aheads[l]
 	if a == nil {
@@ -274,7 +342,7 @@ func (d *shared) readAhead(l *log.Log, indexes []uint64) {
 		d.mu.Unlock()
 		return
 	}
-	a.window = min(max(2*a.window, 8), aheadMost)
+	a.window = min(max(2*a.window, 8), most)
 	a.next = last + 1
 	from := max(a.next, a.edge)
 	to := min(a.next+a.window, l.Head().Size)
@@ -282,7 +350,7 @@ func (d *shared) readAhead(l *log.Log, indexes []uint64) {
 	d.mu.Unlock()
 	name := logName{d.id, l.Writer()}
 	for from < to {
-		n := min(to-from, pullEntries)
+		n := min(to-from, pullEntries, max(most/4, 1))
 		var all []uint64
 		for i := from; i < from+n; i++ {
 			all = append(all, i)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/RoaringBitmap/roaring/v2/roaring64"
-
 	"hearth/log"
 )
 
@@ -164,7 +162,7 @@ func TestSwarm(t *testing.T) {
 
 // What a peer says it has takes no more memory than a peer is worth.
 func TestHoldingsBound(t *testing.T) {
-	h := holdings{logs: map[logName]*roaring64.Bitmap{}}
+	h := newHoldings()
 	for i := range 12 {
 		var ranges []span
 		for k := range uint64(maxHoldsRanges) {
@@ -180,7 +178,7 @@ func TestHoldingsBound(t *testing.T) {
 	if used > maxHoldsMemory {
 		t.Fatalf("%d bytes", used)
 	}
-	small := holdings{logs: map[logName]*roaring64.Bitmap{}}
+	small := newHoldings()
 	name := logName{writer: 3}
 	small.add(name, []span{{0, 16 << 20}, {17 << 20, 5}})
 	if !small.has(name, 16<<20-1) || small.has(name, 16<<20) || small.count(name, 17<<20+2) != 16<<20+2 {

@@ -406,7 +406,7 @@ func (n *Node) Holders(ctx context.Context, store *log.Store, blocks fs.Blocks) 
 func (s *session) askHave(ctx context.Context, name logName, set, has *roaring64.Bitmap) error {
 	said := roaring64.New()
 	for spans := range spansOf(set, maxHave) {
-		err := s.urgent.do(ctx, &request{typ: msgHave, log: name, ranges: spans}, func(a part) error {
+		err := s.urgent().do(ctx, &request{typ: msgHave, log: name, ranges: spans}, func(a part) error {
 			if a.typ != msgHas || a.span.n > maxHave || a.span.first+a.span.n < a.span.first {
 				return fmt.Errorf("%w: no answer to which blocks it has", ErrProtocol)
 			}

@@ -47,6 +47,25 @@ func (d *shared) Fetch(l *log.Log, indexes []uint64) error {
 	}
 }
 
+// alone reports whether nobody to ask has been here for so long that it is of no
+// use to wait for one.
+func (d *shared) alone() bool {
+	if len(d.node.sharing(d.id)) > 0 {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Since(d.parted) > findTime
+}
+
+// silentOfLate reports whether a peer was given up a moment ago because it did
+// not answer.
+func (d *shared) silentOfLate() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Since(d.silenced) < silentTime
+}
+
 func (d *shared) waited(ctx context.Context, l *log.Log) error {
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return fmt.Errorf("blocks of writer %d of drive %v: nobody answers: %w", l.Writer(), d.id, context.DeadlineExceeded)
@@ -81,7 +100,7 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 					s.waited.Add(1)
 					defer s.kick()
 					defer s.waited.Add(-1)
-					err := s.get(ctx, s.urgent, l, missing)
+					err := s.get(ctx, s.urgent(), l, missing)
 					select {
 					case answers <- err:
 					case <-ctx.Done():
@@ -91,8 +110,8 @@ func (d *shared) demand(ctx context.Context, l *log.Log, indexes []uint64) error
 				break
 			}
 		}
-		if active == 0 && late {
-			if silent {
+		if active == 0 && (late || d.alone()) {
+			if silent || d.silentOfLate() {
 				return fmt.Errorf("blocks of writer %d of drive %v: nobody answers: %w", l.Writer(), d.id, context.DeadlineExceeded)
 			}
 			return fmt.Errorf("block %v of drive %v: nobody here has it: %w", log.Ref{Writer: l.Writer(), Index: indexes[0]}, d.id, log.ErrMissing)
@@ -159,7 +178,7 @@ func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uin
 			return nil
 		}
 		if lane == s.bulk {
-			s.window.took(len(p.bytes), s.conn.RTT())
+			s.window.took(len(p.bytes), s.conn.Stats().MinRTT) // with what queues make of it, queues would grow
 		}
 		return err
 	})
@@ -231,6 +250,9 @@ func (s *session) take(name logName, l *log.Log, p part) error {
 // again, and hears why it cannot be had.
 func (s *session) takeIfRoom(name logName, l *log.Log, p part) error {
 	err := s.take(name, l, p)
+	if errors.Is(err, log.ErrClosed) {
+		return nil
+	}
 	if errors.Is(err, errUnstored) {
 		s.node.logger.Warn("a part of an answer was left out", "err", err)
 		return nil
@@ -259,7 +281,7 @@ func (s *session) genesis(ctx context.Context, id log.DriveID) (*log.Genesis, er
 	var found *log.Genesis
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	err := s.urgent.do(ctx, &request{typ: msgInfo, log: logName{drive: id}}, func(p part) error {
+	err := s.urgent().do(ctx, &request{typ: msgInfo, log: logName{drive: id}}, func(p part) error {
 		_, c, err := log.ParseEntry(p.bytes)
 		g, ok := c.(*log.Genesis)
 		if p.typ != msgGenesis || err != nil || !ok || g.DriveID() != id {
@@ -355,7 +377,7 @@ func (s *session) followHead(h *news) error {
 			s.stray(h.log, doubtNone)
 			ctx, cancel := context.WithTimeout(s.ctx, answerTime)
 			defer cancel()
-			return s.get(ctx, s.urgent, l, h.controls)
+			return s.get(ctx, s.urgent(), l, h.controls)
 		default:
 			s.stray(h.log, doubtNone)
 			return nil
@@ -364,7 +386,7 @@ func (s *session) followHead(h *news) error {
 	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
 	defer cancel()
 	var moved error // others were faster; whoever waits behind this request is not to suffer
-	err = s.urgent.do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
+	err = s.urgent().do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
 		if p.typ != msgProof {
 			return s.takeIfRoom(h.log, l, p)
 		}
@@ -397,16 +419,32 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 	}
 	err = errCannot
 	for _, s := range d.node.sharing(d.id) {
-		if s.astray(logName{d.id, w.Commit.Writer}) != doubtNone {
+		if s.astray(logName{d.id, w.Commit.Writer}) != doubtNone || !s.walks(d.id) {
 			continue
 		}
 		one, cancel := context.WithTimeout(ctx, answerTime)
-		err = s.urgent.do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
+		err = s.urgent().do(one, &request{typ: msgWalk, log: logName{d.id, w.Commit.Writer}, walk: w},
 			func(p part) error { return s.takeIfRoom(logName{d.id, w.Commit.Writer}, l, p) })
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
+		if errors.Is(err, errCannot) {
+			s.mu.Lock()
+			s.cannot[d.id] = time.Now()
+			s.mu.Unlock()
+		}
 	}
 	return err
+}
+
+// walkAgain is how long a peer is not asked for walks that does none.
+const walkAgain = 30 * time.Second
+
+// walks reports whether it is worth to ask a peer for walks: holders cannot, and
+// to ask one costs a round trip.
+func (s *session) walks(id log.DriveID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.cannot[id]) > walkAgain
 }

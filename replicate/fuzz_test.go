@@ -64,7 +64,7 @@ func FuzzMessages(f *testing.F) {
 			h, err := decodeHolds(m.body)
 			if err == nil {
 				same(h.encode(), nil)
-				known := holdings{logs: map[logName]*roaring64.Bitmap{}}
+				known := newHoldings()
 				known.add(h.log, h.ranges)
 			}
 		default:

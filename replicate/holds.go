@@ -27,6 +27,11 @@ const (
 type holdings struct {
 	mu   sync.Mutex
 	logs map[logName]*roaring64.Bitmap
+	grew map[logName]time.Time // when a peer last said that it has more
+}
+
+func newHoldings() holdings {
+	return holdings{logs: map[logName]*roaring64.Bitmap{}, grew: map[logName]time.Time{}}
 }
 
 // add takes in what a peer says that it has. What would need more memory than
@@ -54,6 +59,14 @@ func (h *holdings) add(name logName, ranges []span) {
 		b.AddRange(r.first, r.first+r.n)
 	}
 	b.RunOptimize()
+	h.grew[name] = time.Now()
+}
+
+// growing reports whether a peer gets more of a log all the time.
+func (h *holdings) growing(name logName) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Since(h.grew[name]) < tiredTime
 }
 
 // lacks takes in that a peer could not give these.

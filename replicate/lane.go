@@ -22,6 +22,7 @@ type lane struct {
 	// all the work of a fast transfer.
 	patient bool
 
+	queued  atomic.Int64 // parts of answers that have not come
 	mu      sync.Mutex
 	st      *peer.Stream
 	waiting []*call // sent, in order
@@ -45,6 +46,21 @@ var errTooMuch = errors.New("it is too much")
 
 func newLane(s *session, patient bool) *lane {
 	return &lane{s: s, patient: patient, room: make(chan struct{}, maxPending)}
+}
+
+// urgentLanes is how many streams there are for what somebody waits for: a
+// program that reads much leaves the others free for one that reads little.
+const urgentLanes = 4
+
+// urgent returns the lane for a request that somebody waits for.
+func (s *session) urgent() *lane {
+	least := s.urgents[0]
+	for _, l := range s.urgents[1:] {
+		if l.queued.Load() < least.queued.Load() {
+			least = l
+		}
+	}
+	return least
 }
 
 // gatherTime is how long a patient lane lets packets gather.
@@ -71,6 +87,9 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 	case <-l.s.ctx.Done():
 		return peer.ErrLost
 	}
+	parts := int64(min(q.parts(), maxEntries))
+	l.queued.Add(parts)
+	defer l.queued.Add(-parts)
 	c := &call{each: each, left: q.parts(), done: make(chan error, 1)}
 	if err := l.send(ctx, q, c); err != nil {
 		<-l.room
@@ -91,6 +110,7 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 			if quiet >= answerTime {
 				// Whoever waits behind this request would wait for ever.
 				l.s.node.logger.Warn("a peer does not answer", "peer", l.s.conn.Peer(), "addr", l.s.conn.Remote())
+				l.s.silent.Store(true)
 				l.s.end(codeSilent, "no answer")
 				return fmt.Errorf("a peer does not answer: %w", context.DeadlineExceeded)
 			}

@@ -81,6 +81,9 @@ type shared struct {
 	flights map[logIndex]*flight
 	aheads  map[*log.Log]*ahead
 	leaving fs.Blocks // that are being evicted
+	// When a peer was here last, or this drive was first looked for; and when one
+	// was last given up because it was silent.
+	parted, silenced time.Time
 
 	evicting chan struct{} // holds one while blocks are evicted
 }
@@ -166,6 +169,7 @@ func (n *Node) Add(store *log.Store, tracer Tracer, keep bool) {
 func (n *Node) newShared(id log.DriveID, hold [32]byte) *shared {
 	return &shared{
 		node: n, id: id, hold: hold, flights: map[logIndex]*flight{}, aheads: map[*log.Log]*ahead{}, evicting: make(chan struct{}, 1),
+		parted: time.Now(),
 	}
 }
 
@@ -492,7 +496,8 @@ func (n *Node) sharing(id log.DriveID) []*session {
 func (d *shared) sources(name logName, indexes []uint64) []*session {
 	all := d.node.sharing(d.id)
 	slices.SortStableFunc(all, func(a, b *session) int {
-		switch x, y := a.have.hasAll(name, indexes), b.have.hasAll(name, indexes); {
+		has := func(s *session) bool { return s.have.hasAll(name, indexes) && s.astray(name) == doubtNone }
+		switch x, y := has(a), has(b); {
 		case x == y:
 			return 0
 		case x:

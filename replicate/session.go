@@ -37,14 +37,16 @@ type session struct {
 	writeMu sync.Mutex
 	control *peer.Stream
 
-	urgent, bulk *lane
-	inFlight     atomic.Int64  // entries asked for
-	waited       atomic.Int64  // requests that somebody waits for
-	window       *window       // of what nobody waits for
-	rest         atomic.Int64  // UnixNano until which nothing of that is asked
-	pulled       chan struct{} // there may be something to pull
-	have         holdings
-	gathered     chan struct{} // there is something in fresh
+	urgents  [urgentLanes]*lane
+	bulk     *lane
+	inFlight atomic.Int64  // entries asked for
+	silent   atomic.Bool   // it was ended for that
+	waited   atomic.Int64  // requests that somebody waits for
+	window   *window       // of what nobody waits for
+	rest     atomic.Int64  // UnixNano until which nothing of that is asked
+	pulled   chan struct{} // there may be something to pull
+	have     holdings
+	gathered chan struct{} // there is something in fresh
 
 	mu      sync.Mutex
 	offered [][32]byte
@@ -53,6 +55,7 @@ type session struct {
 	told    bool
 	pushed  map[logName]uint64            // sizes of the heads that were sent
 	owned   map[logName]uint64            // up to where it was told what is here
+	cannot  map[log.DriveID]time.Time     // when it said that it does no walks
 	fresh   map[logName]*roaring64.Bitmap // what the other side was not told that is here
 	heads   chan *news
 
@@ -72,13 +75,17 @@ func (n *Node) serve(c *peer.Conn) {
 		node: n, conn: c, since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
-		have: holdings{logs: map[logName]*roaring64.Bitmap{}}, fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{},
+		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
 	}
-	s.urgent, s.bulk, s.audits = newLane(s, false), newLane(s, true), newLane(s, false)
+	for i := range s.urgents {
+		s.urgents[i] = newLane(s, false)
+	}
+	s.bulk, s.audits = newLane(s, true), newLane(s, false)
 	err := s.run()
 	n.mu.Lock()
 	delete(n.sessions, s)
 	n.mu.Unlock()
+	s.part()
 	cancel()
 	if errors.Is(err, ErrProtocol) {
 		n.logger.Warn("a peer breaks the protocol", "peer", c.Peer(), "addr", c.Remote(), "err", err)
@@ -89,6 +96,20 @@ func (n *Node) serve(c *peer.Conn) {
 	s.wg.Wait()
 	n.change()
 	n.logger.Debug("a connection ended", "peer", c.Peer(), "addr", c.Remote(), "err", err)
+}
+
+// part notes for each drive that a peer is gone.
+func (s *session) part() {
+	for _, d := range s.node.allShared() {
+		if s.shares(d.id) {
+			d.mu.Lock()
+			d.parted = time.Now()
+			if s.silent.Load() {
+				d.silenced = d.parted
+			}
+			d.mu.Unlock()
+		}
+	}
 }
 
 func (s *session) end(code peer.Code, text string) { s.conn.Close(code, text) }
@@ -223,6 +244,12 @@ func (s *session) match() {
 		now[log.DriveID(id)] = true
 	}
 	same := maps.Equal(now, s.drives)
+	for name := range s.owned {
+		if now[name.drive] && !s.drives[name.drive] {
+			delete(s.owned, name) // what it was told meanwhile went past it
+			delete(s.pushed, name)
+		}
+	}
 	s.drives = now
 	s.mu.Unlock()
 	if len(now) > 0 {
