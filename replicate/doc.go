@@ -32,8 +32,9 @@
 //	          controls: count uvarint, index uvarint each
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
-// it. NAME is sent once there is a shared drive: the name of the device, and the
-// secret by which it is recognised on a LAN (package discovery). HEAD is sent
+// it. NAME is sent once there is a shared drive, and again when the name changes:
+// the name of the device, and the secret by which it is recognised on a LAN
+// (package discovery). HEAD is sent
 // for each log of a shared drive, and again when there is a newer head:
 //
 //	proof     note string | old u64 | leaves string | edges: count uvarint, strings |
@@ -43,9 +44,11 @@
 // or has neither leaves nor edges, only tells, and the reader asks for its own
 // with PROVE. The controls are which of the new entries are control entries.
 //
-// Either side opens streams for requests, whose first byte is 1. On one the
-// opener sends requests without waiting, and gets the answers in their order, so
-// that what a person waits for has a stream of its own. The requests:
+// Either side opens streams for requests, whose first byte is 1, or 3 if nobody
+// waits for the answers: where a limit is set, these come after the others. On
+// one stream the opener sends requests without waiting, and gets the answers in
+// their order, so that what a person waits for has a stream of its own. A first
+// byte of 2 begins a parcel. The requests:
 //
 //	INFO  16  drive id
 //	PROVE 17  drive id | writer u16 | known u64
@@ -76,7 +79,7 @@
 // # Limits
 //
 // A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
-// 64 ranges of together 1,024 entries, the answer to a WALK 8 MiB of entries. A
+// 64 ranges of together 1,024 entries, a connection 64 NAMEs, the answer to a WALK 8 MiB of entries. A
 // stream has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.

@@ -15,13 +15,15 @@ import (
 // waiting for answers, which come in their order. It is opened when it is first
 // used, and ends with the connection.
 type lane struct {
-	s *session
+	s    *session
+	kind byte // of its streams
 
 	mu      sync.Mutex
 	st      *peer.Stream
 	waiting []*call // sent, in order
 	room    chan struct{}
-	last    atomic.Int64 // when something was sent or arrived, since s.since
+	last    atomic.Int64 // when something was sent or arrived, by clock
+	current atomic.Pointer[peer.Stream]
 }
 
 // call is a request that was sent.
@@ -34,7 +36,9 @@ type call struct {
 // errCannot is matched by the error of an answer that says no.
 var errCannot = errors.New("the peer cannot answer")
 
-func newLane(s *session) *lane { return &lane{s: s, room: make(chan struct{}, maxPending)} }
+func newLane(s *session, kind byte) *lane {
+	return &lane{s: s, kind: kind, room: make(chan struct{}, maxPending)}
+}
 
 // do sends a request and returns when it was answered. each gets the parts of
 // the answer, also after ctx has ended: what was asked for comes.
@@ -62,7 +66,7 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 		case <-l.s.ctx.Done():
 			return peer.ErrLost
 		case <-silent.C:
-			quiet := time.Since(l.s.since) - time.Duration(l.last.Load())
+			quiet := l.clock() - time.Duration(l.last.Load())
 			if quiet >= answerTime {
 				// Whoever waits behind this request would wait for ever.
 				l.s.node.logger.Warn("a peer does not answer", "peer", l.s.conn.Peer(), "addr", l.s.conn.Remote())
@@ -74,7 +78,17 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 	}
 }
 
-func (l *lane) alive() { l.last.Store(int64(time.Since(l.s.since))) }
+func (l *lane) alive() { l.last.Store(int64(l.clock())) }
+
+// clock is the time since the session began in which the peer may have been
+// silent: without that in which this device's own limit kept it from reading.
+func (l *lane) clock() time.Duration {
+	t := time.Since(l.s.since)
+	if st := l.current.Load(); st != nil {
+		t -= st.Held()
+	}
+	return t
+}
 
 func (l *lane) send(ctx context.Context, q *request, c *call) error {
 	l.mu.Lock()
@@ -85,8 +99,10 @@ func (l *lane) send(ctx context.Context, q *request, c *call) error {
 		if err != nil {
 			return err
 		}
+		st.SetUrgent(l.kind == streamRequest)
 		l.st = st
-		b = append([]byte{streamRequest}, b...)
+		l.current.Store(st)
+		b = append([]byte{l.kind}, b...)
 		l.s.wg.Go(func() { l.fail(l.read(st)) })
 	}
 	if len(l.waiting) == 0 {

@@ -36,6 +36,7 @@ const (
 const (
 	streamControl = 0
 	streamRequest = 1
+	streamBulk    = 3 // requests that nobody waits for; 2 is for others
 )
 
 // Limits of the protocol, see the package comment.
@@ -49,6 +50,7 @@ const (
 	maxWalk     = 8 << 20
 	maxPending  = 64
 	maxName     = 64
+	maxNames    = 64 // in a connection
 	maxLeaves   = 64 << 10
 	maxLevels   = 8
 	maxProof    = 128
