@@ -75,6 +75,8 @@ const (
 	Send     = "/v1/send"
 	Receive  = "/v1/receive"
 	Answer   = "/v1/answer"
+	Standing = "/v1/standing"
+	Set      = "/v1/set"
 )
 
 // Path is a name or path that need not be UTF-8.

@@ -80,7 +80,7 @@ func (a *app) commands() []*cli.Command {
 		a.retainCommand(), a.sweepCommand(), a.purgeCommand(),
 		a.verifyCommand(), a.exportCommand(),
 		a.shareCommand(), a.joinCommand(), a.peersCommand(), a.connectCommand(), a.nearbyCommand(),
-		a.sendCommand(), a.receiveCommand(),
+		a.sendCommand(), a.receiveCommand(), a.setCommand(),
 		a.statusCommand(), a.daemonCommand(), a.stopCommand(), a.versionCommand(),
 		a.helpCommand(), a.completionCommand(), a.manCommand(), a.completeCommand(),
 	}
