@@ -16,9 +16,11 @@ const (
 	// pullEntries is how many entries one request of a bulk transfer asks for
 	// at most.
 	pullEntries = 32
-	// pullAgain is how long to wait when a peer has nothing that is missing, and
-	// pullFull after something could not be stored.
+	// pullAgain is how long to wait after a request failed, pullFull after
+	// something could not be stored, and pullIdle when there is nothing to ask for:
+	// what changes that is told.
 	pullAgain = 2 * time.Second
+	pullIdle  = time.Minute
 	pullFull  = 10 * time.Second
 	// rareSamples is how many places are looked at for one that few peers have,
 	// and rareSteps how far from each.
@@ -40,7 +42,7 @@ const (
 // peer, beside those that do the same with others.
 func (s *session) pull() {
 	p := puller{s: s, cursor: map[*log.Log]uint64{}, asked: time.Now()}
-	timer := time.NewTimer(pullAgain)
+	timer := time.NewTimer(pullIdle)
 	defer timer.Stop()
 	for {
 		changed := s.node.waitChange()
@@ -65,7 +67,7 @@ type puller struct {
 
 // some asks for as much as may be asked for, and returns when to try again.
 func (p *puller) some() (wait time.Duration) {
-	wait = pullAgain
+	wait = pullIdle
 	if rest := time.Until(time.Unix(0, max(p.s.node.full.Load(), p.s.rest.Load()))); rest > 0 {
 		return rest
 	}
@@ -120,8 +122,6 @@ func (p *puller) ask(k kept, mine []uint64, release func()) {
 			s.rest.Store(time.Now().Add(pullAgain).UnixNano())
 			s.node.logger.Debug("a bulk request failed", "peer", s.conn.Peer(), "err", err)
 		}
-		release()
-		s.node.change() // others may have it
 	})
 }
 

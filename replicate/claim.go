@@ -45,11 +45,15 @@ func (d *shared) claim(l *log.Log, indexes []uint64, by *session) (mine []uint64
 	claimed := slices.Clone(mine)
 	return mine, others, sync.OnceFunc(func() {
 		d.mu.Lock()
-		defer d.mu.Unlock()
 		for _, i := range claimed {
 			delete(d.flights, logIndex{l, i})
 		}
+		d.mu.Unlock()
 		close(f.done)
+		if !slices.ContainsFunc(claimed, func(i uint64) bool { return !l.Holds(i) }) {
+			return
+		}
+		d.node.change() // somebody else may try
 	})
 }
 
@@ -63,7 +67,7 @@ func (d *shared) flying(l *log.Log, index uint64) bool {
 // claimLate returns entries that this peer has and another is late with, to be
 // asked for a second time, or when there may be some.
 func (d *shared) claimLate(k kept, s *session, most int) (mine []uint64, release func(), again time.Duration) {
-	again = pullAgain
+	again = pullIdle
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for at, f := range d.flights {

@@ -34,8 +34,9 @@
 //	          ranges: count uvarint, (skip uvarint, n uvarint) each
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
-// it. NAME is sent once there is a shared drive: the name of the device, and the
-// secret by which it is recognised on a LAN (package discovery). HEAD is sent
+// it. NAME is sent once there is a shared drive, and again when the name changes:
+// the name of the device, and the secret by which it is recognised on a LAN
+// (package discovery). HEAD is sent
 // for each log of a shared drive, and again when there is a newer head:
 //
 //	proof     note string | old u64 | leaves string | edges: count uvarint, strings |
@@ -50,9 +51,11 @@
 // written and what arrives, gathered for a tenth of a second. It is a hint of whom
 // to ask, which GONE takes back.
 //
-// Either side opens streams for requests, whose first byte is 1. On one the
-// opener sends requests without waiting, and gets the answers in their order, so
-// that what a person waits for has a stream of its own. The requests:
+// Either side opens streams for requests, whose first byte is 1, or 3 if nobody
+// waits for the answers: where a limit is set, these come after the others. On
+// one stream the opener sends requests without waiting, and gets the answers in
+// their order, so that what a person waits for has a stream of its own. A first
+// byte of 2 begins a parcel. The requests:
 //
 //	INFO  16  drive id
 //	PROVE 17  drive id | writer u16 | known u64
@@ -133,7 +136,7 @@
 // PROBE 64 ranges of 256 entries, a HAVE 64 ranges of 65,536 entries, the answer to
 // a WALK 8 MiB of entries, an AUDIT 512 slices of at most 4,096 bytes each. Of the
 // AUDITs of one drive by one peer, 4 in a minute are answered, and others with code
-// 3. A stream has at most 64 requests that are not answered. Who breaks a rule is
+// 3. A connection has at most 64 NAMEs, a stream at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate

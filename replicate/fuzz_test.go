@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/RoaringBitmap/roaring/v2/roaring64"
-
 	"hearth/fs"
 	"hearth/log"
 

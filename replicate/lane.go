@@ -16,18 +16,16 @@ import (
 // waiting for answers, which come in their order. It is opened when it is first
 // used, and ends with the connection.
 type lane struct {
-	s *session
-	// Nobody waits for what comes on a patient lane by itself. It is read when
-	// some of it has gathered: to be woken for every packet costs a quarter of
-	// all the work of a fast transfer.
-	patient bool
+	s    *session
+	kind byte // of its streams; see gatherer
 
 	queued  atomic.Int64 // parts of answers that have not come
 	mu      sync.Mutex
 	st      *peer.Stream
 	waiting []*call // sent, in order
 	room    chan struct{}
-	last    atomic.Int64 // when something was sent or arrived, since s.since
+	last    atomic.Int64 // when something was sent or arrived, by clock
+	current atomic.Pointer[peer.Stream]
 }
 
 // call is a request that was sent.
@@ -44,8 +42,8 @@ var errCannot = errors.New("the peer cannot answer")
 // was, too much.
 var errTooMuch = errors.New("it is too much")
 
-func newLane(s *session, patient bool) *lane {
-	return &lane{s: s, patient: patient, room: make(chan struct{}, maxPending)}
+func newLane(s *session, kind byte) *lane {
+	return &lane{s: s, kind: kind, room: make(chan struct{}, maxPending)}
 }
 
 // urgentLanes is how many streams there are for what somebody waits for: a
@@ -63,16 +61,36 @@ func (s *session) urgent() *lane {
 	return least
 }
 
-// gatherTime is how long a patient lane lets packets gather.
+// gatherTime is how long packets gather that nobody waits for.
 const gatherTime = 300 * time.Microsecond
 
-// gatherer reads a stream that has nothing urgent.
+// gatherer reads a stream that has nothing urgent, when some of it has come: to be
+// woken for every packet costs a fifth of all the work of a fast transfer.
 type gatherer struct{ st *peer.Stream }
 
 func (g gatherer) Read(b []byte) (int, error) {
 	n, err := g.st.Read(b)
 	if n < len(b) && err == nil {
 		time.Sleep(gatherTime) // all that had arrived was read
+	}
+	return n, err
+}
+
+// livelyBytes have to come in answerTime: a peer may be slow, and no drip.
+const livelyBytes = 16 << 10
+
+// lively notes that a peer goes on sending, also within a message.
+type lively struct {
+	r     io.Reader
+	n     int
+	alive func()
+}
+
+func (v *lively) Read(b []byte) (int, error) {
+	n, err := v.r.Read(b)
+	if v.n += n; v.n >= livelyBytes {
+		v.n = 0
+		v.alive()
 	}
 	return n, err
 }
@@ -106,7 +124,7 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 		case <-l.s.ctx.Done():
 			return peer.ErrLost
 		case <-silent.C:
-			quiet := time.Since(l.s.since) - time.Duration(l.last.Load())
+			quiet := l.clock() - time.Duration(l.last.Load())
 			if quiet >= answerTime {
 				// Whoever waits behind this request would wait for ever.
 				l.s.node.logger.Warn("a peer does not answer", "peer", l.s.conn.Peer(), "addr", l.s.conn.Remote())
@@ -119,7 +137,17 @@ func (l *lane) do(ctx context.Context, q *request, each func(part) error) error 
 	}
 }
 
-func (l *lane) alive() { l.last.Store(int64(time.Since(l.s.since))) }
+func (l *lane) alive() { l.last.Store(int64(l.clock())) }
+
+// clock is the time since the session began in which the peer may have been
+// silent: without that in which this device's own limit kept it from reading.
+func (l *lane) clock() time.Duration {
+	t := time.Since(l.s.since)
+	if st := l.current.Load(); st != nil {
+		t -= st.Held()
+	}
+	return t
+}
 
 func (l *lane) send(ctx context.Context, q *request, c *call) error {
 	l.mu.Lock()
@@ -130,8 +158,10 @@ func (l *lane) send(ctx context.Context, q *request, c *call) error {
 		if err != nil {
 			return err
 		}
+		st.SetUrgent(l.kind == streamRequest)
 		l.st = st
-		b = append([]byte{streamRequest}, b...)
+		l.current.Store(st)
+		b = append([]byte{l.kind}, b...)
 		l.s.wg.Go(func() { l.fail(l.read(st)) })
 	}
 	if len(l.waiting) == 0 {
@@ -161,10 +191,11 @@ func (l *lane) read(st *peer.Stream) error {
 	ctx, cancel := context.WithCancelCause(l.s.ctx)
 	defer cancel(nil)
 	messages := make(chan arrived, readAhead)
-	var r io.Reader = st
-	if l.patient {
-		r = gatherer{st}
+	var from io.Reader = st
+	if l.kind == streamBulk {
+		from = gatherer{st}
 	}
+	r := &lively{r: from, alive: l.alive}
 	spare := make(chan *[]byte, readAhead+2)
 	l.s.wg.Go(func() {
 		defer close(messages)

@@ -43,6 +43,7 @@ const (
 const (
 	streamControl = 0
 	streamRequest = 1
+	streamBulk    = 3 // requests that nobody waits for; 2 is for others
 )
 
 // Limits of the protocol, see the package comment.
@@ -59,6 +60,7 @@ const (
 	maxPending  = 64
 	maxName     = 64
 	maxIndex    = 1 << 40 // of an entry, in what a peer says it has
+	maxNames    = 64      // in a connection
 	maxLeaves   = 64 << 10
 	maxLevels   = 8
 	maxProof    = 128

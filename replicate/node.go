@@ -25,7 +25,17 @@ type Options struct {
 	Name   string             // of the device, told to those it shares a drive with
 	Beacon [32]byte           // by which they recognise it on a LAN
 	Logger *slog.Logger
-	// Met is told the beacon secret of a device that a drive is shared with.
+	// Up and Down limit what all connections carry, see [Node.SetRates].
+	Up, Down int64
+	// Banned are the devices that sent what did not verify, and why they are not
+	// spoken to; at most MaxBanned of them. Ban is told of further ones.
+	Banned map[[32]byte]string
+	Ban    func(key [32]byte, name, why string)
+	// WrongKey is told when another device than the expected one answers at an
+	// address of [Node.Connect].
+	WrongKey func(addr string, want, got [32]byte)
+	// Met is told the beacon secret of a device that a drive is shared with,
+	// and its name, also when it gets another one.
 	Met func(key [32]byte, name string, beacon [32]byte)
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
@@ -60,6 +70,7 @@ type Node struct {
 	sessions map[*session]struct{}
 	dialing  map[string]context.CancelFunc
 	banned   map[peer.Key]string
+	name     string
 	full     atomic.Int64      // UnixNano until which nothing is copied that nobody waits for: the disk is full
 	audits   map[audited]Audit // the newest of each
 	changed  chan struct{}     // closed and replaced when sessions or what they share change
@@ -96,14 +107,17 @@ func New(o Options) (*Node, error) {
 	if o.now == nil {
 		o.now, o.after = time.Now, time.After
 	}
-	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger})
+	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger, Up: o.Up, Down: o.Down})
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, changed: make(chan struct{}),
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, name: o.Name, changed: make(chan struct{}),
+	}
+	for key, why := range o.Banned {
+		n.banned[key] = why
 	}
 	for _, a := range o.Audits {
 		n.audits[audited{a.Peer, a.Drive}] = a
@@ -335,7 +349,7 @@ func (n *Node) Reach(ctx context.Context, addr string, expect *[32]byte) ([32]by
 	if expect != nil && n.connected(*expect) {
 		return *expect, nil
 	}
-	c, err := n.ep.Dial(ctx, addr, (*peer.Key)(expect))
+	c, err := n.dialOnce(ctx, addr, (*peer.Key)(expect))
 	if err != nil {
 		return [32]byte{}, err
 	}
@@ -380,7 +394,11 @@ func (n *Node) dial(ctx context.Context, addr string, expect *peer.Key, first ch
 	wait := redialFirst
 	for {
 		if expect == nil || !n.connected(*expect) {
-			c, err := n.ep.Dial(ctx, addr, expect)
+			c, err := n.dialOnce(ctx, addr, expect)
+			var wrong *peer.WrongKeyError
+			if errors.As(err, &wrong) && n.options.WrongKey != nil {
+				n.options.WrongKey(addr, wrong.Want, wrong.Got)
+			}
 			select {
 			case first <- err:
 			default:
@@ -448,8 +466,10 @@ type Peer struct {
 	Dialed         bool // by this device
 	RTT            time.Duration
 	Sent, Received uint64 // bytes
-	Since          time.Time
-	Drives         []log.DriveID // that are shared with it
+	// Bytes a second over the last seconds.
+	SentRate, ReceivedRate float64
+	Since                  time.Time
+	Drives                 []log.DriveID // that are shared with it
 }
 
 // Peers lists the connections, oldest first.
@@ -513,24 +533,6 @@ func (n *Node) allShared() []*shared {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Collect(maps.Values(n.drives))
-}
-
-// ban remembers a peer that sent what did not verify.
-func (n *Node) ban(s *session, why error) {
-	n.mu.Lock()
-	if len(n.banned) < 1024 {
-		n.banned[s.conn.Peer()] = why.Error()
-	}
-	n.mu.Unlock()
-	n.logger.Warn("a peer sent what does not verify", "peer", s.conn.Peer(), "addr", s.conn.Remote(), "err", why)
-	s.end(codeBroken, "what you sent does not verify")
-}
-
-func (n *Node) isBanned(key peer.Key) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, yes := n.banned[key]
-	return yes
 }
 
 // Genesis asks for the first entry of a drive that is wanted, as soon as

@@ -52,7 +52,10 @@ type session struct {
 	offered [][32]byte
 	drives  map[log.DriveID]bool
 	profile profile
-	told    bool
+	told    string                        // the name that it was told; empty: none
+	tells   int                           // how often that was
+	named   int                           // how often it told its own
+	int                                   // how often it told its own
 	pushed  map[logName]uint64            // sizes of the heads that were sent
 	owned   map[logName]uint64            // up to where it was told what is here
 	cannot  map[log.DriveID]time.Time     // when it said that it does no walks
@@ -66,7 +69,7 @@ type session struct {
 // serve is a connection's life.
 func (n *Node) serve(c *peer.Conn) {
 	if n.isBanned(c.Peer()) {
-		c.Close(codeBroken, "what you sent did not verify")
+		c.Close(codeBroken, banText)
 		return
 	}
 	ctx, cancel := context.WithCancel(c.Context())
@@ -78,9 +81,9 @@ func (n *Node) serve(c *peer.Conn) {
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
 	}
 	for i := range s.urgents {
-		s.urgents[i] = newLane(s, false)
+		s.urgents[i] = newLane(s, streamRequest)
 	}
-	s.bulk, s.audits = newLane(s, true), newLane(s, false)
+	s.bulk, s.audits = newLane(s, streamBulk), newLane(s, streamBulk)
 	err := s.run()
 	n.mu.Lock()
 	delete(n.sessions, s)
@@ -149,6 +152,7 @@ func (s *session) openControl(ctx context.Context) error {
 			return err
 		}
 		s.control = st
+		st.SetUrgent(true)
 		_, err = st.Write([]byte{streamControl})
 		return err
 	}
@@ -166,6 +170,7 @@ func (s *session) openControl(ctx context.Context) error {
 		return fmt.Errorf("%w: the first stream has kind %d", ErrProtocol, kind[0])
 	}
 	_ = st.SetReadDeadline(time.Time{})
+	st.SetUrgent(true)
 	s.control = st
 	return nil
 }
@@ -204,7 +209,12 @@ func (s *session) readControl() error {
 			s.mu.Lock()
 			s.profile = p
 			any := len(s.drives) > 0
+			s.named++
+			named := s.named
 			s.mu.Unlock()
+			if named > maxNames {
+				return fmt.Errorf("%w: %d names", ErrProtocol, named)
+			}
 			if any && s.node.options.Met != nil {
 				s.node.options.Met(s.conn.Peer(), p.name, p.beacon)
 			}
@@ -333,11 +343,14 @@ func (s *session) push() error {
 	for id := range s.drives {
 		ids = append(ids, id)
 	}
-	introduce := len(ids) > 0 && !s.told
-	s.told = s.told || introduce
+	p := profile{name: cut(s.node.Name(), maxName), beacon: s.node.options.Beacon}
+	introduce := len(ids) > 0 && s.told != p.name && s.tells < maxNames
+	if introduce {
+		s.told = p.name
+		s.tells++
+	}
 	s.mu.Unlock()
 	if introduce {
-		p := profile{name: cut(s.node.options.Name, maxName), beacon: s.node.options.Beacon}
 		if err := s.write(p.encode()); err != nil {
 			return err
 		}
@@ -419,7 +432,8 @@ func (s *session) acceptStreams() error {
 			}
 			_ = st.SetReadDeadline(time.Time{})
 			switch {
-			case kind[0] == streamRequest:
+			case kind[0] == streamRequest || kind[0] == streamBulk:
+				st.SetUrgent(kind[0] == streamRequest)
 				if err := s.answer(st); errors.Is(err, ErrProtocol) {
 					s.node.logger.Warn("a peer breaks the protocol", "peer", s.conn.Peer(), "err", err)
 					s.end(codeBroken, "protocol")
@@ -437,7 +451,8 @@ func (s *session) describe() Peer {
 	st := s.conn.Stats()
 	p := Peer{
 		Key: s.conn.Peer(), Addr: s.conn.Remote().String(), Dialed: s.conn.Dialed(),
-		RTT: st.RTT, Sent: st.Sent, Received: st.Received, Since: s.since,
+		RTT: st.RTT, Sent: st.Sent, Received: st.Received, SentRate: st.SentRate, ReceivedRate: st.ReceivedRate,
+		Since: s.since,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hearth/cmd/control"
 )
 
 // live commits on one device and looks when it shows on another: the contents
@@ -124,13 +126,13 @@ func idle(ctx context.Context, n *network) error {
 			return err
 		}
 	}
-	var list []struct{ Drives []string }
+	var list control.PeersAnswer
 	err = poll(ctx, func() (bool, error) {
 		err := hub.ask(ctx, &list, "peers")
-		return len(list) == peers, err
+		return len(list.Peers) == peers, err
 	})
 	if err != nil {
-		return fmt.Errorf("%d of %d peers are connected: %w", len(list), peers, err)
+		return fmt.Errorf("%d of %d peers are connected: %w", len(list.Peers), peers, err)
 	}
 	pid, err := hub.pid(ctx)
 	if err != nil {

@@ -88,6 +88,7 @@ type StatusAnswer struct {
 	Started time.Time     `json:"started"`
 	Device  Device        `json:"device"`
 	Memory  Memory        `json:"memory"`
+	Receive *Receiving    `json:"receive,omitempty"` // what others send is taken
 	Drives  []DriveStatus `json:"drives"`
 	Mounts  []Mounted     `json:"mounts"`
 }

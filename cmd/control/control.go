@@ -79,6 +79,8 @@ const (
 	Fetch    = "/v1/fetch"
 	Evict    = "/v1/evict"
 	Where    = "/v1/where"
+	Standing = "/v1/standing"
+	Set      = "/v1/set"
 )
 
 // Path is a name or path that need not be UTF-8.

@@ -40,12 +40,72 @@ type PeerInfo struct {
 	Address  string    `json:"address"`
 	Dialed   bool      `json:"dialed"` // by this device
 	RTT      float64   `json:"rtt_ms"`
+	Up       float64   `json:"up"`       // bytes a second, over the last seconds
+	Down     float64   `json:"down"`     // likewise
 	Sent     uint64    `json:"sent"`     // bytes
 	Received uint64    `json:"received"` // bytes
 	Since    time.Time `json:"since"`
 	Drives   []string  `json:"drives"` // by their names here
 	// Audits are those of drives that are written here.
 	Audits []HolderInfo `json:"audits,omitempty"`
+}
+
+// PeersAnswer is who is connected, and who would not be let in.
+type PeersAnswer struct {
+	Peers   []PeerInfo    `json:"peers"`
+	Banned  []BanInfo     `json:"banned"`
+	Refused []RefusedInfo `json:"refused"`
+}
+
+// BanInfo is a device that is not spoken to, as it sent what did not verify.
+type BanInfo struct {
+	Name string    `json:"name,omitempty"`
+	ID   string    `json:"id"`
+	Why  string    `json:"why"`
+	When time.Time `json:"when"`
+}
+
+// RefusedInfo is another device that answered where one was known.
+type RefusedInfo struct {
+	Address  string    `json:"address"`
+	Expected string    `json:"expected"` // its public key, in hex
+	Name     string    `json:"name,omitempty"`
+	Found    string    `json:"found"`
+	When     time.Time `json:"when"`
+}
+
+// PeersRequest asks who is connected, or changes what is remembered of devices,
+// which are given by their names or the beginning of their keys.
+type PeersRequest struct {
+	Forgive string `json:"forgive,omitempty"`
+	Forget  string `json:"forget,omitempty"`
+}
+
+// SetRequest changes settings, each KEY=VALUE; none: they are listed.
+type SetRequest struct {
+	Set []string `json:"set,omitempty"`
+}
+
+// Setting is one of the settings of a device.
+type Setting struct {
+	Key     string `json:"key"`
+	Value   string `json:"value"`
+	Default bool   `json:"default,omitempty"`
+	Pending bool   `json:"pending,omitempty"` // it takes effect when the daemon starts again
+	Meaning string `json:"meaning"`
+}
+
+// StandingRequest makes the daemon take what others send, or ends that.
+type StandingRequest struct {
+	On   bool `json:"on"`
+	Yes  bool `json:"yes,omitempty"` // from strangers, too
+	Path      // where received files go
+}
+
+// Receiving says what the daemon takes without being asked.
+type Receiving struct {
+	Path
+	Yes bool `json:"yes,omitempty"` // from strangers, too
 }
 
 // NearbyInfo is a device on the LAN.
@@ -100,6 +160,7 @@ type OfferInfo struct {
 	ID     string   `json:"id"`
 	Device string   `json:"device"` // as it calls itself
 	Known  bool     `json:"known"`
+	Other  string   `json:"other,omitempty"` // the key of another device that is known by its name
 	Words  []string `json:"words"`
 	Files  int      `json:"files"`
 	Dirs   int      `json:"dirs"`
@@ -126,11 +187,14 @@ type SkippedFile struct {
 	Reason string `json:"reason"`
 }
 
-// ReceiveEvent is an offer that is to be answered, or what came of one.
+// ReceiveEvent is an offer that is to be answered, or what came of one. An
+// empty one says that it waits.
 type ReceiveEvent struct {
 	Offer *OfferInfo `json:"offer,omitempty"`
 	Done  *Transfer  `json:"done,omitempty"`
 	Error *Error     `json:"error,omitempty"`
+	// Refused says who was not asked about; it goes on waiting.
+	Refused *Error `json:"refused,omitempty"`
 }
 
 // AnswerRequest answers an offer.

@@ -39,15 +39,17 @@ type Options struct {
 type Daemon struct {
 	home    *home.Home
 	logger  *slog.Logger
-	device  home.Device
 	memory  int64
-	config  home.Config
 	started time.Time
+
+	settings settings
+	setMu    sync.Mutex // one change of them at a time
 
 	drives  drives
 	mounts  mounts
 	network network
 	inbox   inbox
+	showing sync.Mutex // held while it is decided whether strangers see this device
 
 	ready    chan struct{} // closed when requests may be answered
 	stopping chan struct{} // closed when the daemon is to end
@@ -147,8 +149,9 @@ func newDaemon(o Options) (*Daemon, error) {
 	// kernel takes back only when it has to.
 	debug.SetMemoryLimit(memory - memory/8)
 	d := &Daemon{
-		home: o.Home, logger: o.Logger, device: device, memory: memory, config: config, started: time.Now(),
-		ready: make(chan struct{}), stopping: make(chan struct{}),
+		home: o.Home, logger: o.Logger, memory: memory, started: time.Now(),
+		settings: settings{device: device, config: config, began: config},
+		ready:    make(chan struct{}), stopping: make(chan struct{}),
 	}
 	d.drives.open = map[string]*held{}
 	return d, nil
@@ -162,7 +165,12 @@ func (d *Daemon) begin(ctx context.Context, o Options) error {
 	if err := d.removeUnfinished(); err != nil {
 		return err
 	}
-	if d.home.HasIdentity() {
+	receiving, err := d.home.Receiving()
+	if err != nil {
+		d.logger.Error("nothing is received", "err", err)
+	}
+	d.inbox.standing = receiving
+	if d.home.HasIdentity() || receiving != nil {
 		// A device that never spoke to another has no socket open.
 		if err := d.network.start(d); err != nil {
 			d.logger.Error("other devices cannot be reached", "err", err)

@@ -37,6 +37,8 @@ type network struct {
 	listen  string
 	beacon  home.Hex
 	known   home.Network
+	refused map[string]control.RefusedInfo // by the address at which another device answered
+	life    context.Context                // ends with the daemon
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	// drives that were opened before the network was started
@@ -58,15 +60,17 @@ func (n *network) start(d *Daemon) error {
 	if err != nil {
 		return control.Failed("mend or remove the file peers.json in "+d.home.Dir(), "known devices: %w", err)
 	}
+	device, config := d.settings.begin()
 	options := replicate.Options{
-		Key: ed25519.NewKeyFromSeed(id.Seed[:]), Listen: d.config.Listen, Name: d.device.Name, Beacon: id.Beacon,
-		Logger: d.logger, Met: n.met, Stream: d.stream,
+		Key: ed25519.NewKeyFromSeed(id.Seed[:]), Listen: config.Listen, Name: device.Name, Beacon: id.Beacon,
+		Up: int64(config.Up), Down: int64(config.Down), Banned: bans(known),
+		Logger: d.logger, Met: n.met, Ban: n.ban, WrongKey: n.wrongKey, Stream: d.stream,
 		Audits: earlierAudits(&known), Audited: n.audited,
 	}
 	node, err := replicate.New(options)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		// Another home on this machine has the port.
-		host, _, _ := net.SplitHostPort(d.config.Listen)
+		host, _, _ := net.SplitHostPort(config.Listen)
 		options.Listen = net.JoinHostPort(host, "0")
 		node, err = replicate.New(options)
 	}
@@ -74,14 +78,15 @@ func (n *network) start(d *Daemon) error {
 		return fmt.Errorf("listening for other devices: %w", err)
 	}
 	lan, err := discovery.New(discovery.Options{
-		Secret: id.Beacon, Port: node.Port(), Interfaces: d.config.Interfaces, Logger: d.logger,
+		Secret: id.Beacon, Port: node.Port(), Interfaces: config.Interfaces, Logger: d.logger,
 	})
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
-	n.home, n.logger, n.node, n.lan, n.listen, n.beacon, n.known = d.home, d.logger, node, lan, d.config.Listen, id.Beacon, known
+	n.home, n.logger, n.node, n.lan, n.listen, n.beacon, n.known = d.home, d.logger, node, lan, config.Listen, id.Beacon, known
 	ctx, stop := context.WithCancel(context.Background())
-	n.stop = stop
+	n.life, n.stop = ctx, stop
+	lan.SetVisible(d.shownAs())
 	lan.SetKnown(n.secrets())
 	n.running.Go(func() {
 		if err := lan.Run(ctx); err != nil {
@@ -95,7 +100,7 @@ func (n *network) start(d *Daemon) error {
 		}
 	}
 	for _, addr := range known.Addresses {
-		n.dial(ctx, addr, home.Hex{})
+		n.dial(ctx, addr, known.Pins[addr])
 	}
 	for store, drive := range n.waiting {
 		n.put(store, drive)
@@ -153,7 +158,7 @@ func (n *network) reach(ctx context.Context) {
 
 // met remembers a device that shares a drive.
 func (n *network) met(key [32]byte, name string, beacon [32]byte) {
-	n.remember(home.Acquaintance{Key: key, Name: name, Beacon: beacon, Seen: time.Now()})
+	n.remember(home.Acquaintance{Key: key, Name: clean(name), Beacon: beacon, Seen: time.Now()})
 }
 
 func (n *network) remember(a home.Acquaintance) {
@@ -394,9 +399,12 @@ func (d *Daemon) fetchDrive(ctx context.Context, link *replicate.Link, name, dir
 }
 
 // peers lists who is connected.
-func (d *Daemon) peers(ctx context.Context, _ struct{}) ([]control.PeerInfo, error) {
+func (d *Daemon) peers(ctx context.Context, req control.PeersRequest) (control.PeersAnswer, error) {
 	if err := d.network.start(d); err != nil {
-		return nil, err
+		return control.PeersAnswer{}, err
+	}
+	if err := d.network.amend(req); err != nil {
+		return control.PeersAnswer{}, err
 	}
 	names := map[log.DriveID]string{}
 	d.drives.mu.Lock()
@@ -415,8 +423,8 @@ func (d *Daemon) peers(ctx context.Context, _ struct{}) ([]control.PeerInfo, err
 	list := []control.PeerInfo{}
 	for _, p := range d.network.node.Peers() {
 		info := control.PeerInfo{
-			Name: p.Name, ID: hex.EncodeToString(p.Key[:]), Address: p.Addr, Dialed: p.Dialed,
-			RTT: float64(p.RTT.Microseconds()) / 1000, Sent: p.Sent, Received: p.Received, Since: p.Since, Drives: []string{},
+			Name: d.network.nameOr(p.Key, p.Name), ID: hex.EncodeToString(p.Key[:]), Address: p.Addr, Dialed: p.Dialed,
+			RTT: float64(p.RTT.Microseconds()) / 1000, Up: p.SentRate, Down: p.ReceivedRate, Sent: p.Sent, Received: p.Received, Since: p.Since, Drives: []string{},
 		}
 		for _, id := range p.Drives {
 			if name := names[id]; name != "" {
@@ -429,7 +437,8 @@ func (d *Daemon) peers(ctx context.Context, _ struct{}) ([]control.PeerInfo, err
 		slices.Sort(info.Drives)
 		list = append(list, info)
 	}
-	return list, nil
+	banned, refused := d.network.unwelcome()
+	return control.PeersAnswer{Peers: list, Banned: banned, Refused: refused}, nil
 }
 
 // connect keeps a connection to an address.
@@ -445,12 +454,15 @@ func (d *Daemon) connect(ctx context.Context, req control.ConnectRequest) (struc
 		return struct{}{}, err
 	}
 	n := &d.network
-	if err := n.node.Connect(ctx, req.Address, nil); err != nil {
-		n.node.Disconnect(req.Address)
-		return struct{}{}, control.Failed("see that a Hearth daemon runs there, and that UDP gets through", "%s: %w", control.Show(req.Address), err)
+	key, err := n.node.Reach(ctx, req.Address, n.expected(req.Address))
+	if err != nil {
+		return struct{}{}, n.unreachable(req.Address, "see that a Hearth daemon runs there, and that UDP gets through", err)
 	}
+	n.dial(n.life, req.Address, key)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.known.Pin(req.Address, key)
+	delete(n.refused, req.Address)
 	if !slices.Contains(n.known.Addresses, req.Address) {
 		n.known.Addresses = append(n.known.Addresses, req.Address)
 	}

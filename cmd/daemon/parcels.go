@@ -27,7 +27,9 @@ const streamParcel = 2
 type inbox struct {
 	mu      sync.Mutex
 	waiting *receiver
-	asked   map[string]chan bool // offers without an answer, by id
+	// standing says what is taken when nobody waits; nil: nothing.
+	standing *home.Receiving
+	asked    map[string]chan bool // offers without an answer, by id
 }
 
 // receiver is a client that waits.
@@ -58,8 +60,11 @@ func (d *Daemon) unpack(ctx context.Context, st *peer.Stream) error {
 		return err
 	}
 	d.inbox.mu.Lock()
-	r := d.inbox.waiting
+	r, standing := d.inbox.waiting, d.inbox.standing
 	d.inbox.mu.Unlock()
+	if r == nil && standing != nil {
+		return d.takeIn(ctx, st, standing)
+	}
 	if r == nil {
 		_, err := parcel.Receive(ctx, st, parcel.ReceiveOptions{Dir: d.home.Dir(), Decide: refuseOffer})
 		return err
@@ -99,12 +104,24 @@ func refuseOffer(context.Context, parcel.Offer) (parcel.Decision, error) { retur
 
 // decide asks the client that waits.
 func (d *Daemon) decide(ctx context.Context, r *receiver, key peer.Key, words peer.Words, o parcel.Offer) (parcel.Decision, error) {
+	other, taken := d.network.otherNamed(o.Name, key)
+	if taken && r.yes && !d.network.knows(key) {
+		e := control.AsError(anotherKey("a sender that calls itself "+control.Show(clean(o.Name)), other, key))
+		select {
+		case r.events <- control.ReceiveEvent{Refused: e}:
+		case <-ctx.Done():
+		}
+		return parcel.Stranger, nil
+	}
 	if r.yes || o.Resume {
 		return parcel.Accept, nil
 	}
 	info := &control.OfferInfo{
-		ID: o.ID.String(), Device: clean(o.Name), Known: d.network.nameOf(home.Hex(key)) == clean(o.Name), Words: words[:],
+		ID: o.ID.String(), Device: clean(o.Name), Known: d.network.knows(key), Words: words[:],
 		Files: o.Files, Dirs: o.Dirs, Bytes: o.Bytes,
+	}
+	if taken {
+		info.Other = peer.Key(other).String()
 	}
 	names := []string{}
 	for _, t := range o.Tops[:min(len(o.Tops), 8)] {
@@ -171,12 +188,12 @@ func (d *Daemon) receive(ctx context.Context, req control.ReceiveRequest, out *s
 	}
 	d.inbox.waiting = r
 	d.inbox.mu.Unlock()
-	d.network.lan.SetVisible(d.device.Name)
+	d.show()
 	defer func() {
-		d.network.lan.SetVisible("")
 		d.inbox.mu.Lock()
 		d.inbox.waiting = nil
 		d.inbox.mu.Unlock()
+		d.show()
 	}()
 	if err := out.item(control.ReceiveEvent{}); err != nil { // it waits now
 		return struct{}{}, err
@@ -192,7 +209,7 @@ func (d *Daemon) receive(ctx context.Context, req control.ReceiveRequest, out *s
 			if err := errors.Join(out.item(e), out.now()); err != nil {
 				return struct{}{}, err
 			}
-			if req.Once && e.Offer == nil {
+			if req.Once && (e.Done != nil || e.Error != nil) {
 				return struct{}{}, nil
 			}
 		}
@@ -210,7 +227,10 @@ type target struct {
 func (d *Daemon) findTarget(ctx context.Context, to string) (target, error) {
 	n := &d.network
 	if _, _, err := net.SplitHostPort(to); err == nil {
-		return target{name: to, addrs: []string{to}}, nil
+		return target{name: to, key: n.expected(to), addrs: []string{to}}, nil
+	}
+	if t, ok := n.connectedTo(to); ok {
+		return t, nil
 	}
 	// First sight takes a moment.
 	watch, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -279,11 +299,10 @@ func (d *Daemon) send(ctx context.Context, req control.SendRequest, out *sink) (
 		cancel()
 	}
 	if err != nil {
-		return control.Transfer{}, control.Failed("see that `hearth receive` runs there, and that UDP gets through", "%s cannot be reached: %w", control.Show(t.name), err)
+		return control.Transfer{}, n.unreachable(t.name, "see that `hearth receive` runs there, and that UDP gets through", err)
 	}
-	if other := n.strangerNamed(t.name, key); other {
-		return control.Transfer{}, control.Failed("if it was set up anew, remove its old entry from peers.json in the state folder; else somebody else uses its name",
-			"the device that calls itself %s is not the one of that name that is known: its key is another", control.Show(t.name))
+	if other, ok := n.otherNamed(t.name, key); ok && !n.knows(key) {
+		return control.Transfer{}, anotherKey("the device that calls itself "+control.Show(t.name), other, key)
 	}
 	st, err := n.node.Open(ctx, key, streamParcel)
 	if err != nil {
@@ -294,7 +313,7 @@ func (d *Daemon) send(ctx context.Context, req control.SendRequest, out *sink) (
 		st.Cancel(peer.CodeUser)
 		return control.Transfer{}, control.Failed("try again", "%s: %w", control.Show(t.name), err)
 	}
-	known := n.nameOf(key) != ""
+	known := n.knows(key)
 	if err := errors.Join(out.item(control.SendEvent{Device: t.name, Known: known, Words: words[:]}), out.now()); err != nil {
 		return control.Transfer{}, err
 	}
@@ -303,13 +322,13 @@ func (d *Daemon) send(ctx context.Context, req control.SendRequest, out *sink) (
 		paths[i] = p.Raw()
 	}
 	report, err := parcel.Send(ctx, st, parcel.SendOptions{
-		Paths: paths, Name: d.device.Name, ID: n.parcelID(key, paths),
+		Paths: paths, Name: d.settings.name(), ID: n.parcelID(key, paths),
 		Progress: func(p parcel.Progress) { out.progress("sending"+pace(p), p.Done, p.Total) },
 	})
 	if err != nil && !errors.Is(err, parcel.ErrChanged) {
 		return control.Transfer{}, parcelError(err)
 	}
-	n.remember(home.Acquaintance{Key: key, Name: clean(t.name), Seen: time.Now()})
+	n.sentTo(t, req.To, key)
 	if err != nil {
 		err = parcelError(err)
 	}
@@ -327,20 +346,6 @@ func (n *network) parcelID(key [32]byte, paths []string) parcel.ID {
 		m.Write([]byte{0})
 	}
 	return parcel.ID(m.Sum(nil))
-}
-
-// strangerNamed reports whether another device is known by this name.
-func (n *network) strangerNamed(name string, key [32]byte) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	other := false
-	for _, a := range n.known.Devices {
-		if a.Key == key {
-			return false
-		}
-		other = other || a.Name == clean(name)
-	}
-	return other
 }
 
 // pace is how fast it goes and how long it will take.
@@ -374,6 +379,8 @@ func parcelError(err error) error {
 	switch {
 	case errors.Is(err, parcel.ErrDeclined):
 		return control.Failed("", "the other side said no")
+	case errors.Is(err, parcel.ErrStranger):
+		return control.Failed("run `hearth receive` there once, and compare the words", "the receiver takes only from devices it knows")
 	case errors.Is(err, parcel.ErrBusy):
 		return control.Failed("try again in a moment", "the other side is asked about something else just now")
 	case errors.Is(err, parcel.ErrNoSpace):

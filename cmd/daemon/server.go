@@ -63,6 +63,8 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Send, stream(d, d.send))
 	same(control.Receive, stream(d, d.receive))
 	same(control.Answer, answer(d, d.answerOffer))
+	same(control.Standing, answer(d, d.standing))
+	same(control.Set, answer(d, d.set))
 
 	// For developers: curl --unix-socket HOME/socket http://hearth/debug/pprof/heap
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

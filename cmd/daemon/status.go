@@ -26,9 +26,12 @@ func (d *Daemon) stop(ctx context.Context, req control.StopRequest) (struct{}, e
 func (d *Daemon) status(ctx context.Context, _ struct{}) (control.StatusAnswer, error) {
 	s := control.StatusAnswer{
 		PID: os.Getpid(), Version: control.BuildVersion(), Home: d.home.Dir(), Started: d.started,
-		Device: control.Device{Name: d.device.Name},
+		Device: control.Device{Name: d.settings.name()},
 		Memory: control.Memory{Limit: d.memory, Used: memoryUsed()},
 		Drives: []control.DriveStatus{}, Mounts: d.mounted(),
+	}
+	if r := d.inbox.receiving(); r != nil {
+		s.Receive = &control.Receiving{Path: control.PathOf(string(r.Dir)), Yes: r.Yes}
 	}
 	names, err := d.home.Drives()
 	if err != nil {

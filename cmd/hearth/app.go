@@ -81,7 +81,7 @@ func (a *app) commands() []*cli.Command {
 		a.verifyCommand(), a.exportCommand(),
 		a.shareCommand(), a.joinCommand(), a.peersCommand(), a.connectCommand(), a.nearbyCommand(),
 		a.fetchCommand(), a.evictCommand(),
-		a.sendCommand(), a.receiveCommand(),
+		a.sendCommand(), a.receiveCommand(), a.setCommand(),
 		a.statusCommand(), a.daemonCommand(), a.stopCommand(), a.versionCommand(),
 		a.helpCommand(), a.completionCommand(), a.manCommand(), a.completeCommand(),
 	}

@@ -24,7 +24,8 @@ func (a *app) daemonCommand() *cli.Command {
 it in the background when they need it. In the foreground it suits systemd:
 SIGTERM saves everything, unmounts and exits 0. Messages go to stderr.
 
-Settings are in config.json of the state folder: {"memory": "512MiB"}.`,
+Settings are in config.json of the state folder; "hearth set" shows and changes
+them.`,
 			"hearth daemon --print-unit > ~/.config/systemd/user/hearth.service"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "memory", Usage: "use at most `SIZE` of memory", DefaultText: home.DefaultMemory.String()},

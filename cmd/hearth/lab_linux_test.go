@@ -431,11 +431,11 @@ func (d *device) reach(o *device) {
 
 func (d *device) peers() []control.PeerInfo {
 	d.Helper()
-	list, err := client.Call[[]control.PeerInfo](d.ctx, d.api, control.Peers, struct{}{})
+	answer, err := client.Call[control.PeersAnswer](d.ctx, d.api, control.Peers, control.PeersRequest{})
 	if err != nil {
 		d.fatal("peers: %v", err)
 	}
-	return list
+	return answer.Peers
 }
 
 // sharing is how many connected peers share the drive.

@@ -13,9 +13,17 @@ import (
 func (a *app) peersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "peers", Usage: "list the devices that are connected",
-		Description: describe("Lists the devices that this one is connected to: name, address, round-trip time,\nwhat was sent and received, the drives that are shared, and what it proved to\nhold of those that are written here, when it was last audited.",
-			"hearth peers"),
-		Flags:  []cli.Flag{jsonFlag()},
+		Description: describe(`Lists the devices that this one is connected to: name, address, round-trip time,
+what is sent and received a second and was in all, the drives that are shared,
+and what it proved to hold of those that are written here, when it was last audited.
+Below it lists who is banned, as it sent what does not verify, and where another
+device answered than the one that is known.`,
+			"hearth peers --forgive 1f6ab2c8"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "forgive", Usage: "speak again to the `DEVICE` that was banned: its name, or the beginning of its id"},
+			&cli.StringFlag{Name: "forget", Usage: "forget a `DEVICE`, so that the next contact is a first one"},
+			jsonFlag(),
+		},
 		Action: a.peers,
 	}
 }
@@ -29,26 +37,40 @@ func (a *app) peers(c *cli.Context) error {
 		return err
 	}
 	defer d.Close()
-	list, err := client.Call[[]control.PeerInfo](c.Context, d, control.Peers, struct{}{})
+	req := control.PeersRequest{Forgive: c.String("forgive"), Forget: c.String("forget")}
+	answer, err := client.Call[control.PeersAnswer](c.Context, d, control.Peers, req)
 	if err != nil {
 		return err
 	}
-	if c.Bool("json") {
-		return a.json(list)
-	}
-	if len(list) == 0 {
-		if a.errTerm {
-			a.hint("nobody is connected; `hearth nearby` shows the devices on this network")
-		}
+	switch {
+	case c.Bool("json"):
+		return a.json(answer)
+	case req != control.PeersRequest{}:
 		return nil
 	}
-	rows := [][]string{{"NAME", "ID", "ADDRESS", "RTT", "SENT", "RECEIVED", "DRIVES"}}
+	if len(answer.Peers) == 0 && a.errTerm {
+		a.hint("nobody is connected; `hearth nearby` shows the devices on this network")
+	}
+	if err := a.peerTable(answer.Peers); err != nil {
+		return err
+	}
+	for _, b := range answer.Banned {
+		a.printf("banned   %s %s since %s: %s\n", nameOr(b.Name), short(b.ID), a.when(b.When), oneLine(b.Why))
+	}
+	for _, r := range answer.Refused {
+		a.printf("refused  at %s %s was expected, %s answered\n", control.Show(r.Address), strings.TrimSpace(control.Show(r.Name)+" "+short(r.Expected)), short(r.Found))
+	}
+	return nil
+}
+
+func (a *app) peerTable(list []control.PeerInfo) error {
+	if len(list) == 0 {
+		return nil
+	}
+	rows := [][]string{{"NAME", "ID", "ADDRESS", "RTT", "UP", "DOWN", "SENT", "RECEIVED", "DRIVES"}}
 	for _, p := range list {
-		name := p.Name
-		if name == "" {
-			name = "-"
-		}
-		rows = append(rows, []string{control.Show(name), p.ID[:min(12, len(p.ID))], p.Address, fmt.Sprintf("%.1fms", p.RTT),
+		rows = append(rows, []string{nameOr(p.Name), short(p.ID), p.Address, fmt.Sprintf("%.1fms", p.RTT),
+			size(int64(p.Up)) + "/s", size(int64(p.Down)) + "/s",
 			size(int64(p.Sent)), size(int64(p.Received)), strings.Join(p.Drives, ", ")})
 	}
 	if err := a.table(rows); err != nil {
@@ -62,6 +84,17 @@ func (a *app) peers(c *cli.Context) error {
 	}
 	return nil
 }
+
+// nameOr shows the name that a device has, if any.
+func nameOr(name string) string {
+	if name == "" {
+		return "-"
+	}
+	return control.Show(name)
+}
+
+// short is as much of a device's key as people compare.
+func short(id string) string { return id[:min(12, len(id))] }
 
 func (a *app) connectCommand() *cli.Command {
 	return &cli.Command{

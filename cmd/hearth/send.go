@@ -88,12 +88,19 @@ func (a *app) receiveCommand() *cli.Command {
 		Name: "receive", Usage: "wait for files from a device nearby",
 		Description: describe(`Waits for what others send with "hearth send", and asks before anything is
 written. While it waits, this device shows its name to everybody on the network.
-Nothing is ever overwritten: a file whose name is taken gets another one.`,
+Nothing is ever overwritten: a file whose name is taken gets another one.
+
+With --on the daemon does it, also after a restart, into ~/Downloads if nothing
+else is said: it takes what devices send that are known, since they share a drive
+or exchanged something before, and refuses strangers. With --yes it takes from
+anybody. "hearth status" shows it, --off ends it.`,
 			"hearth receive --dir ~/Downloads"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dir", Usage: "put what is received into `DIR`", Value: "."},
 			boolFlag("yes", "take everything without asking"),
 			boolFlag("once", "end after one transfer"),
+			boolFlag("on", "let the daemon take what known devices send"),
+			boolFlag("off", "end that"),
 			jsonFlag(),
 		},
 		Action: a.receive,
@@ -103,6 +110,9 @@ Nothing is ever overwritten: a file whose name is taken gets another one.`,
 func (a *app) receive(c *cli.Context) error {
 	if _, err := arguments(c, 0, 0); err != nil {
 		return err
+	}
+	if c.Bool("on") || c.Bool("off") {
+		return a.standing(c)
 	}
 	dir, err := filepath.Abs(c.String("dir"))
 	if err != nil {
@@ -129,6 +139,10 @@ func (a *app) receive(c *cli.Context) error {
 			if err != nil {
 				a.note("%v", err)
 			}
+			return nil
+		case e.Refused != nil:
+			a.note("%s", e.Refused.Message)
+			a.hint("%s", e.Refused.Hint)
 			return nil
 		case e.Done != nil:
 			if c.Bool("json") {
@@ -168,6 +182,9 @@ func offerText(o *control.OfferInfo) string {
 	text := fmt.Sprintf("%s sends %s (%s, %s).", control.Show(o.Device), strings.Join(names, ", "), count(int64(o.Files), "file"), size(o.Bytes))
 	if !o.Known {
 		text += fmt.Sprintf(" First contact; both sides must show: %s.", strings.Join(o.Words, " "))
+	}
+	if o.Other != "" {
+		text += fmt.Sprintf(" CAREFUL: another device is known by the name %s, whose key begins with %s.", control.Show(o.Device), o.Other[:min(12, len(o.Other))])
 	}
 	return text + " Take it?"
 }

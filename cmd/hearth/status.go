@@ -48,6 +48,9 @@ func (a *app) status(c *cli.Context) error {
 	a.printf("device   %s\n", control.Show(s.Device.Name))
 	a.printf("home     %s\n", control.Show(s.Home))
 	a.printf("memory   %s of %s\n", size(s.Memory.Used), size(s.Memory.Limit))
+	if r := s.Receive; r != nil {
+		a.printf("receive  what %s sends, into %s\n", senders(r.Yes), control.Show(r.Raw()))
+	}
 	for _, drive := range s.Drives {
 		a.driveStatus(drive)
 	}

@@ -9,7 +9,10 @@
 //	  socket              the daemon's socket, or a symlink to it (socket.go)
 //	  daemon.log          messages of a daemon in the background
 //	  device.json         the name of this device
-//	  config.json         settings, written by the user
+//	  config.json         settings, written by `hearth set` or the user
+//	  device.key          the key that names this device, and its secret
+//	  peers.json          what is known of other devices
+//	  receive.json        where the daemon puts what others send
 //	  mounts.json         what is to be mounted when the daemon starts
 //	  drives/NAME/        one drive
 //

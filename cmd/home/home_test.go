@@ -2,6 +2,7 @@ package home
 
 import (
 	"errors"
+	"fmt"
 	iofs "io/fs"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -234,5 +236,140 @@ func TestSimilar(t *testing.T) {
 	}
 	if err := Known("x", nil); !errors.Is(err, ErrNoDrives) {
 		t.Error(err)
+	}
+}
+
+func TestRate(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Rate{
+		"0": 0, "none": 0, "None": 0, "0/s": 0, "64K": 64 << 10, "2MB/s": 2 << 20, " 1.5 MiB/s ": 3 << 19, "1G": 1 << 30,
+	} {
+		if got, err := ParseRate(text); err != nil || got != want {
+			t.Errorf("ParseRate(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "fast", "-1", "1", "63K", "/s", "1MB/h", "none/s"} {
+		if got, err := ParseRate(text); err == nil {
+			t.Errorf("ParseRate(%q) = %d", text, got)
+		}
+	}
+	for rate, want := range map[Rate]string{0: "none", 2 << 20: "2MiB/s"} {
+		if got := rate.String(); got != want {
+			t.Errorf("%d shows as %s", rate, got)
+		}
+	}
+}
+
+// What is in config.json beside what is set stays, and what is wrong in it is
+// not hidden.
+func TestSet(t *testing.T) {
+	t.Parallel()
+	h, err := Ensure(filepath.Join(t.TempDir(), "h"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.Dir(), "config.json")
+	if err := os.WriteFile(path, []byte(`{"interfaces": ["lo"], "memory": "1234567890"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Set([]string{"up=1234567/s", "listen=:4711", "name=a b"}); err != nil {
+		t.Fatal(err)
+	}
+	want := Config{Memory: 1234567890, Listen: ":4711", Interfaces: []string{"lo"}, Up: 1234567}
+	if c, err := h.Config(); err != nil || !reflect.DeepEqual(c, want) {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if d, err := h.Device(); err != nil || d.Name != "a b" {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if err := h.Set([]string{"up=", "memory=", "interfaces=all", "name="}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := h.Config(); err != nil || c.Up != 0 || c.Memory != DefaultMemory || len(c.Interfaces) != 0 || c.Listen != ":4711" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if d, err := h.Device(); err != nil || d.Name == "" || d.Name == "a b" {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	for _, text := range []string{`{"memroy": "1GiB"}`, `{"up": "1B"}`, `nonsense`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Set([]string{"down=1MB/s"}); err == nil {
+			t.Errorf("%s was taken", text)
+		}
+		if b, _ := os.ReadFile(path); string(b) != text {
+			t.Errorf("%s became %s", text, b)
+		}
+	}
+}
+
+func TestKnownDevices(t *testing.T) {
+	t.Parallel()
+	var n Network
+	a, b := Hex{1}, Hex{2}
+	n.Meet(Acquaintance{Key: a, Name: "laptop", Addresses: []string{"h:1"}, Seen: time.Unix(1, 0)})
+	n.Meet(Acquaintance{Key: b, Name: "laptop", Addresses: []string{"h:1"}, Seen: time.Unix(2, 0)})
+	if key, ok := n.Named("laptop"); !ok || key != a {
+		t.Errorf("laptop is %v, %v: another device took the name", key, ok)
+	}
+	if key, ok := n.Named("laptop (020000000000)"); !ok || key != b {
+		t.Errorf("%+v", n.Devices)
+	}
+	n.Meet(Acquaintance{Key: a, Name: "desk"})
+	if _, ok := n.Named("desk"); !ok {
+		t.Error("a device cannot change its name")
+	}
+	if key, ok := n.At("h:1"); !ok || key != b {
+		t.Errorf("the last one at h:1 is %v", key)
+	}
+	n.Addresses = []string{"h:1", "h:2"}
+	n.Pin("h:1", a)
+	if key, ok := n.At("h:1"); !ok || key != a {
+		t.Errorf("at h:1 is %v, not the one that is pinned", key)
+	}
+	for i := range 3 * maxDevices {
+		n.Pin(fmt.Sprint("x:", i), b)
+	}
+	if len(n.Pins) > maxDevices || n.Pins["h:1"] != a {
+		t.Errorf("%d pins", len(n.Pins))
+	}
+	gone := n.Forget(a)
+	if n.Knows(a) || !n.Knows(b) || len(gone) != 2 || !reflect.DeepEqual(n.Addresses, []string{"h:2"}) {
+		t.Errorf("forgotten: %v; %v is left", gone, n.Addresses)
+	}
+
+	for i := range 5 {
+		n.Ban(Ban{Key: Hex{byte(i)}}, 3)
+	}
+	n.Ban(Ban{Key: Hex{2}, Why: "again"}, 3)
+	if len(n.Banned) != 3 || n.Banned[2].Why != "again" || n.Banned[0].Key != (Hex{3}) {
+		t.Errorf("banned: %+v", n.Banned)
+	}
+	if !n.Forgive(Hex{2}) || n.Forgive(Hex{2}) {
+		t.Error("forgiven not once")
+	}
+}
+
+func TestReceiving(t *testing.T) {
+	t.Parallel()
+	h, err := Ensure(filepath.Join(t.TempDir(), "h"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Receiving{Dir: []byte("/x\xff"), Shown: "/x?", Yes: true}
+	for _, r := range []*Receiving{nil, want, nil} {
+		if err := h.SaveReceiving(r); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := h.Receiving(); err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(h.Dir(), "receive.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.Receiving(); err == nil {
+		t.Errorf("a record without a folder is %+v", got)
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -81,6 +83,107 @@ type Network struct {
 	Addresses []string       `json:"addresses"` // that the user gave
 	Links     []Shared       `json:"links"`
 	Audits    []Audited      `json:"audits,omitempty"`
+	// Pins are which devices answered at those addresses.
+	Pins map[string]Hex `json:"pins,omitempty"`
+	// Banned are not spoken to, the newest last.
+	Banned []Ban `json:"banned,omitempty"`
+}
+
+// Ban is a device that sent what did not verify.
+type Ban struct {
+	Key  Hex       `json:"key"`
+	Name string    `json:"name,omitempty"` // as it called itself
+	Why  string    `json:"why"`
+	When time.Time `json:"when"`
+}
+
+// Ban adds a device to those that are not spoken to; most bounds them, and the
+// oldest makes room.
+func (n *Network) Ban(b Ban, most int) {
+	n.Forgive(b.Key)
+	n.Banned = append(n.Banned, b)
+	n.Banned = n.Banned[max(0, len(n.Banned)-most):]
+}
+
+// Forgive takes a device out of them, and reports whether it was there.
+func (n *Network) Forgive(key Hex) bool {
+	before := len(n.Banned)
+	n.Banned = slices.DeleteFunc(n.Banned, func(b Ban) bool { return b.Key == key })
+	return len(n.Banned) < before
+}
+
+// Forget forgets a device, as if it was never met; it may be met again. It
+// returns the addresses at which it is not to be looked for any more.
+func (n *Network) Forget(key Hex) (addrs []string) {
+	n.Devices = slices.DeleteFunc(n.Devices, func(a Acquaintance) bool {
+		if a.Key == key {
+			addrs = append(addrs, a.Addresses...)
+		}
+		return a.Key == key
+	})
+	maps.DeleteFunc(n.Pins, func(addr string, k Hex) bool {
+		if k == key {
+			addrs = append(addrs, addr)
+			n.Addresses = slices.DeleteFunc(n.Addresses, func(a string) bool { return a == addr })
+		}
+		return k == key
+	})
+	return addrs
+}
+
+// Pin remembers which device answers at an address that the user gave.
+func (n *Network) Pin(addr string, key Hex) {
+	if n.Pins == nil {
+		n.Pins = map[string]Hex{}
+	}
+	for other := range n.Pins { // any that nobody tries to reach makes room
+		if len(n.Pins) < maxDevices {
+			break
+		}
+		if index(n.Addresses, other) < 0 {
+			delete(n.Pins, other)
+		}
+	}
+	n.Pins[addr] = key
+}
+
+// Knows reports whether a device was met.
+func (n *Network) Knows(key Hex) bool {
+	return slices.ContainsFunc(n.Devices, func(a Acquaintance) bool { return a.Key == key })
+}
+
+// Named is the device that is known by a name.
+func (n *Network) Named(name string) (key Hex, ok bool) {
+	for _, a := range n.Devices {
+		if a.Name == name {
+			return a.Key, true
+		}
+	}
+	return Hex{}, false
+}
+
+// own makes a name that a device gave itself one that only it has here: another
+// device must not become the one that a person knows by choosing its name.
+func (n *Network) own(name string, key Hex) string {
+	if other, ok := n.Named(name); !ok || name == "" || other == key {
+		return name
+	}
+	return fmt.Sprintf("%s (%x)", name, key[:6])
+}
+
+// At is the device that is known at an address: the one that was pinned to it,
+// else the one that was seen last of those that were there.
+func (n *Network) At(addr string) (key Hex, ok bool) {
+	if key, ok := n.Pins[addr]; ok {
+		return key, true
+	}
+	var last time.Time
+	for _, a := range n.Devices {
+		if index(a.Addresses, addr) >= 0 && (!ok || a.Seen.After(last)) {
+			key, last, ok = a.Key, a.Seen, true
+		}
+	}
+	return key, ok
 }
 
 // maxDevices bounds the record.
@@ -97,9 +200,11 @@ func (h *Home) Network() (Network, error) {
 func (h *Home) SaveNetwork(n Network) error { return h.write("peers.json", n) }
 
 // Meet adds a device to the record or brings it up to date. Of addresses the
-// newest are kept. It reports whether anything but the time changed.
+// newest are kept, and a name that another device has gets the beginning of the
+// key. It reports whether anything but the time changed.
 func (n *Network) Meet(a Acquaintance) bool {
 	const addresses = 8
+	a.Name = n.own(a.Name, a.Key)
 	for i := range n.Devices {
 		d := &n.Devices[i]
 		if d.Key != a.Key {

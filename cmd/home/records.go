@@ -70,7 +70,15 @@ type Config struct {
 	// Interfaces are those on which devices are looked for; none: all that are
 	// up.
 	Interfaces []string `json:"interfaces"`
+	// Up and Down limit what is exchanged with all other devices together, as
+	// "2MiB/s".
+	Up   Rate `json:"up"`
+	Down Rate `json:"down"`
 }
+
+const configFile = "config.json"
+
+func defaultConfig() Config { return Config{Memory: DefaultMemory, Listen: DefaultListen} }
 
 // DefaultListen is where devices listen when nothing else is said.
 const DefaultListen = ":29443"
@@ -92,8 +100,8 @@ func (c *Config) UnmarshalJSON(b []byte) error {
 
 // Config reads the settings.
 func (h *Home) Config() (Config, error) {
-	c := Config{Memory: DefaultMemory, Listen: DefaultListen}
-	if err := h.read("config.json", &c); err != nil {
+	c := defaultConfig()
+	if err := h.read(configFile, &c); err != nil {
 		return Config{}, err
 	}
 	return c, c.Check()

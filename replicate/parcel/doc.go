@@ -120,7 +120,7 @@
 // that are there, in place and durable.
 //
 // Decline and Cancel: u8 reason (1 declined, 2 no space, 3 busy, 4 canceled, 5
-// protocol, 6 failed), uvarint bytes needed and uvarint bytes free (for 2,
+// protocol, 6 failed, 7 sender not known), uvarint bytes needed and uvarint bytes free (for 2,
 // else 0), string for people, at most 1024 bytes. Whoever sent one of them, or
 // Bye, waits up to 2 seconds for the other side to close.
 //

@@ -59,6 +59,7 @@ const (
 	whyCanceled = 4
 	whyProtocol = 5
 	whyFailed   = 6
+	whyStranger = 7
 )
 
 const maxText = 1024 // of a Cancel or Decline, for people
@@ -322,6 +323,8 @@ func (f refusal) err() error {
 		kind = ErrNoSpace
 	case whyBusy:
 		kind = ErrBusy
+	case whyStranger:
+		kind = ErrStranger
 	case whyCanceled:
 		kind = ErrCanceled
 	case whyProtocol:

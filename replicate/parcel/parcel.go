@@ -34,6 +34,8 @@ var (
 	// ErrBusy: the receiver has no time for it now, or still holds the broken
 	// stream of an earlier attempt. Trying again later makes sense.
 	ErrBusy = errors.New("the receiver is busy")
+	// ErrStranger: the receiver takes nothing from a sender that it does not know.
+	ErrStranger = errors.New("the receiver takes only from devices it knows")
 	// ErrNoSpace: the receiver's file system has too little room.
 	ErrNoSpace = errors.New("not enough free space")
 	// ErrCanceled: the other side stopped the transfer.
@@ -134,6 +136,7 @@ const (
 	Decline Decision = iota
 	Accept
 	Busy
+	Stranger // no, to this sender
 )
 
 // Offer is what a sender says about a transfer before it. All of it is the

@@ -393,6 +393,7 @@ func TestDecline(t *testing.T) {
 	}{
 		{"no", ReceiveOptions{Decide: func(context.Context, Offer) (Decision, error) { return Decline, nil }}, ErrDeclined, ErrDeclined},
 		{"busy", ReceiveOptions{Decide: func(context.Context, Offer) (Decision, error) { return Busy, nil }}, ErrBusy, ErrBusy},
+		{"stranger", ReceiveOptions{Decide: func(context.Context, Offer) (Decision, error) { return Stranger, nil }}, ErrStranger, ErrStranger},
 		{"error", ReceiveOptions{Decide: func(context.Context, Offer) (Decision, error) { return Accept, io.ErrNoProgress }}, ErrDeclined, io.ErrNoProgress},
 		{"no space", ReceiveOptions{space: func(int) (space, error) { return space{9 << 20, 4096}, nil }}, ErrNoSpace, ErrNoSpace},
 	} {

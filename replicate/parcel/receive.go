@@ -25,7 +25,7 @@ import (
 // end of ctx no longer matters: it is finished, as half of a transfer in its
 // place is what nobody wants.
 //
-// Errors: ErrDeclined (this side said no), ErrBusy, ErrNoSpace, ErrCanceled,
+// Errors: ErrDeclined (this side said no), ErrStranger, ErrBusy, ErrNoSpace, ErrCanceled,
 // ErrFailed, ErrBroken, ErrProtocol, ErrChanged, and those of the file system.
 func Receive(ctx context.Context, stream Stream, o ReceiveOptions) (Report, error) {
 	if o.space == nil {
@@ -191,6 +191,8 @@ func (r *receiver) decide() (*store, error) {
 		err = &refusalError{refusal{why: whyDeclined}, err}
 	case d == Busy:
 		err = &refusalError{refusal{why: whyBusy}, ErrBusy}
+	case d == Stranger:
+		err = &refusalError{refusal{why: whyStranger}, ErrStranger}
 	case d != Accept:
 		err = &refusalError{refusal{why: whyDeclined}, ErrDeclined}
 	}

@@ -19,7 +19,7 @@ import (
 // far as it goes. It blocks and may be called for several streams at once.
 //
 // When ctx ends, the receiver is told, and the error matches the context's
-// cause. Errors: ErrDeclined, ErrBusy, ErrNoSpace, ErrCanceled, ErrFailed,
+// cause. Errors: ErrDeclined, ErrStranger, ErrBusy, ErrNoSpace, ErrCanceled, ErrFailed,
 // ErrBroken, ErrProtocol, ErrChanged, ErrTooLarge, and those of the file
 // system for a path that is not there.
 func Send(ctx context.Context, stream Stream, o SendOptions) (Report, error) {

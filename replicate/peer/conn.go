@@ -21,9 +21,12 @@ const (
 type Conn struct {
 	qc     *quic.Conn
 	reg    *registry
+	up     *limit
+	down   *limit
 	peer   Key
 	dialed bool
 	parts  parties
+	meter  meter
 
 	capability [32]byte // exported for tokens
 	words      [32]byte // exported for words
@@ -39,7 +42,8 @@ func newConn(e *Endpoint, qc *quic.Conn, dialed bool) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{qc: qc, reg: e.reg, peer: peer, dialed: dialed, parts: parties{dialer: peer, listener: e.self}, pad: random()}
+	c := &Conn{qc: qc, reg: e.reg, up: e.up, down: e.down, peer: peer, dialed: dialed, parts: parties{dialer: peer, listener: e.self}, pad: random()}
+	c.meter.begin(time.Now())
 	if dialed {
 		c.parts = parties{dialer: e.self, listener: peer}
 	}
@@ -87,13 +91,17 @@ type Stats struct {
 	RTT            time.Duration // smoothed; 0 before the first sample
 	MinRTT         time.Duration
 	Window         uint64 // bytes that congestion control allows in flight
+	// Bytes a second over the last seconds; after the end of a connection they
+	// sink to nothing.
+	SentRate, ReceivedRate float64
 }
 
 // Stats returns the counters, which go on after the connection ended.
 func (c *Conn) Stats() Stats {
 	s := c.qc.ConnectionStats()
+	up, down := c.meter.rates(time.Now(), s.BytesSent, s.BytesReceived)
 	return Stats{Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
-		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Window: s.CongestionWindow}
+		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Window: s.CongestionWindow, SentRate: up, ReceivedRate: down}
 }
 
 // RTT returns the smoothed round-trip time.

@@ -107,6 +107,7 @@
 // packet), so that a flood from invented addresses costs one packet each. Data
 // received and not yet read is bounded by [Options]; what is sent and not yet
 // acknowledged, by the window of congestion control, some 14 MB a connection.
+// What all connections carry a second is bounded by [Endpoint.SetRates].
 //
 // Over loopback, both ends on two cores of one machine, one stream carries 270
 // to 370 MB/s (BenchmarkStream); the system calls and AES are most of it.

@@ -31,13 +31,14 @@ type Endpoint struct {
 	udp       *net.UDPConn
 	transport *quic.Transport
 	listener  *quic.Listener
-	config    *quic.Config
 	reg       *registry
+	up, down  *limit
 
 	ctx       context.Context // ends when Close begins
 	cancel    context.CancelFunc
 	closing   sync.Once
 	closeErr  error
+	measuring sync.WaitGroup
 	dialing   sync.WaitGroup
 	dialingMu sync.Mutex // no Add to dialing after ctx ended
 }
@@ -50,7 +51,8 @@ func Listen(options Options) (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Endpoint{self: publicKey(options.Key), options: options, reg: newRegistry(&options)}
+	e := &Endpoint{self: publicKey(options.Key), options: options, reg: newRegistry(&options), up: newLimit(), down: newLimit()}
+	e.SetRates(options.Up, options.Down)
 	if e.cert, err = certificate(options.Key); err != nil {
 		return nil, err
 	}
@@ -66,7 +68,6 @@ func Listen(options Options) (*Endpoint, error) {
 		return nil, fmt.Errorf("listen on %s: %w", options.Listen, err)
 	}
 	quiet()
-	e.config = options.transport(e.reg.grow)
 	e.transport = &quic.Transport{
 		Conn:                e.udp,
 		ConnectionIDLength:  8,
@@ -74,17 +75,23 @@ func Listen(options Options) (*Endpoint, error) {
 		VerifySourceAddress: func(net.Addr) bool { return e.reg.crowded() },
 		ConnContext:         e.reg.begin,
 	}
-	e.listener, err = e.transport.Listen(tlsConfig(e.cert, e.self, nil), e.config)
+	config := e.config()
+	config.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) { return e.config(), nil }
+	e.listener, err = e.transport.Listen(tlsConfig(e.cert, e.self, nil), config)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", options.Listen, err), e.transport.Close(), e.udp.Close())
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.measuring.Go(e.measure)
 	if have, err := bufferSize(e.udp); err == nil && have < receiveBuffer {
 		options.Logger.Info("the receive buffer is small; raise net.core.rmem_max for fast networks",
 			"have", have, "want", receiveBuffer)
 	}
 	return e, nil
 }
+
+// config returns the settings of QUIC for a connection that begins now.
+func (e *Endpoint) config() *quic.Config { return e.options.transport(e.reg.grow, e.windows) }
 
 // resetKey derives the key of stateless resets from the device key, so that
 // peers learn at once, not by silence, that this device was restarted.
@@ -207,7 +214,7 @@ func (e *Endpoint) Dial(ctx context.Context, addr string, expect *Key) (*Conn, e
 	}
 	var errs []error
 	for _, a := range addrs {
-		qc, err := e.transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig(e.cert, e.self, expect), e.config)
+		qc, err := e.transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig(e.cert, e.self, expect), e.config())
 		if err == nil {
 			c, err := e.enter(qc, true)
 			if err != nil {
@@ -266,6 +273,7 @@ func (e *Endpoint) Close() error {
 		e.cancel()
 		e.dialingMu.Unlock()
 		e.dialing.Wait()
+		e.measuring.Wait()
 		var wg sync.WaitGroup
 		for _, c := range e.reg.shut() {
 			wg.Go(func() { c.Close(CodeShutdown, "shutting down") })

@@ -30,6 +30,9 @@ type Options struct {
 	Listen string             // UDP address, host:port [":0": any free port, IPv4 and IPv6]
 	Logger *slog.Logger       // messages [none]
 
+	// Up and Down limit what is sent and received, see [Endpoint.SetRates].
+	Up, Down int64 // bytes a second [no limit]
+
 	MaxConns   int // connections in all, both directions [256]
 	MaxPerPeer int // connections with one device key, both directions [4]
 	MaxStreams int // streams the other side may have open on a connection [64]
@@ -83,6 +86,9 @@ func (o Options) withDefaults() (Options, error) {
 			return o, fmt.Errorf("%w: a window or memory of %d bytes", ErrOptions, *n.v)
 		}
 	}
+	if o.Up < 0 || o.Down < 0 {
+		return o, fmt.Errorf("%w: a negative rate", ErrOptions)
+	}
 	if o.IdleTimeout == 0 {
 		o.IdleTimeout = 7 * time.Second
 	}
@@ -94,15 +100,16 @@ func (o Options) withDefaults() (Options, error) {
 
 // transport returns the settings of QUIC. Path MTU discovery and segmentation
 // offload are on by default there, 0-RTT and datagrams off.
-func (o *Options) transport(grow func(*quic.Conn, uint64) bool) *quic.Config {
+func (o *Options) transport(grow func(*quic.Conn, uint64) bool, windows func() (stream, conn int64)) *quic.Config {
+	stream, conn := windows()
 	return &quic.Config{
 		Versions:                       []quic.Version{quic.Version1},
 		HandshakeIdleTimeout:           handshakeTimeout,
 		MaxIdleTimeout:                 o.IdleTimeout,
 		KeepAlivePeriod:                o.IdleTimeout * 2 / 7,
-		InitialStreamReceiveWindow:     uint64(min(initialStreamWindow, o.StreamWindow)),
+		InitialStreamReceiveWindow:     uint64(stream),
 		MaxStreamReceiveWindow:         uint64(o.StreamWindow),
-		InitialConnectionReceiveWindow: uint64(min(initialConnWindow, o.ConnWindow)),
+		InitialConnectionReceiveWindow: uint64(conn),
 		MaxConnectionReceiveWindow:     uint64(o.ConnWindow),
 		AllowConnectionWindowIncrease:  grow,
 		MaxIncomingStreams:             int64(o.MaxStreams),

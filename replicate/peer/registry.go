@@ -155,6 +155,18 @@ func (r *registry) shut() []*Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
+	return r.list()
+}
+
+// all returns who is there.
+func (r *registry) all() []*Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.list()
+}
+
+// list is all; the caller holds mu.
+func (r *registry) list() []*Conn {
 	all := make([]*Conn, 0, len(r.conns))
 	for _, m := range r.conns {
 		all = append(all, m.conn)
