@@ -338,12 +338,12 @@ func sameSecrets(a, b map[peer.ID]peer.Secret) bool {
 
 // push sends the heads that the other side has not heard of.
 func (s *session) push() error {
+	p := profile{name: cut(s.node.Name(), maxName), beacon: s.node.options.Beacon}
 	s.mu.Lock()
 	var ids []log.DriveID
 	for id := range s.drives {
 		ids = append(ids, id)
 	}
-	p := profile{name: cut(s.node.Name(), maxName), beacon: s.node.options.Beacon}
 	introduce := len(ids) > 0 && s.told != p.name && s.tells < maxNames
 	if introduce {
 		s.told = p.name
