@@ -19,10 +19,12 @@ const (
 	msgOffer   messageType = 1
 	msgName    messageType = 2
 	msgHead    messageType = 3
+	msgEpoch   messageType = 4
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18
 	msgWalk    messageType = 19
+	msgBoxes   messageType = 20
 	msgGenesis messageType = 32
 	msgProof   messageType = 33
 	msgTile    messageType = 34
@@ -30,6 +32,7 @@ const (
 	msgControl messageType = 36
 	msgGone    messageType = 37
 	msgEnd     messageType = 38
+	msgBox     messageType = 39
 )
 
 // First bytes of streams.
@@ -53,6 +56,7 @@ const (
 	maxLevels   = 8
 	maxProof    = 128
 	maxNote     = 4096
+	maxBoxes    = 1024
 	tileBytes   = 8192
 	tileEntries = 256
 )
@@ -263,12 +267,19 @@ type request struct {
 	tiles  []log.TileRef // GET
 	ranges []span        // GET
 	walk   fs.Walk       // WALK
+
+	recipient [32]byte // BOXES
 }
 
 func (q *request) encode() []byte {
 	w := newMessage(nil, q.typ)
 	if q.typ == msgInfo {
 		w.Raw(q.log.drive[:])
+		return seal(&w)
+	}
+	if q.typ == msgBoxes {
+		w.Raw(q.log.drive[:])
+		w.Raw(q.recipient[:])
 		return seal(&w)
 	}
 	q.log.append(&w)
@@ -302,6 +313,8 @@ func (q *request) parts() int {
 	switch q.typ {
 	case msgInfo:
 		return 1
+	case msgBoxes:
+		return maxBoxes
 	case msgProve:
 		return 2 + maxControls*(1+maxLevels) + maxLevels
 	case msgGet:
@@ -321,6 +334,9 @@ func decodeRequest(m message) (*request, error) {
 	switch m.typ {
 	case msgInfo:
 		q.log.drive = read32(r)
+		return q, done(r, "request")
+	case msgBoxes:
+		q.log.drive, q.recipient = read32(r), read32(r)
 		return q, done(r, "request")
 	case msgProve, msgGet, msgWalk:
 	default:
@@ -377,7 +393,7 @@ type part struct {
 	typ   messageType
 	tile  log.TileRef
 	span  span   // GONE; of entries the first is their index
-	bytes []byte // of entries, tiles and the genesis; valid until the next part
+	bytes []byte // of entries, tiles, boxes and the genesis; valid until the next part
 	proof log.HeadProof
 	code  uint8 // END
 }
@@ -386,7 +402,7 @@ func decodePart(m message) (p part, err error) {
 	r := wire.NewReader(m.body)
 	p.typ = m.typ
 	switch m.typ {
-	case msgGenesis:
+	case msgGenesis, msgBox:
 		p.bytes = r.Rest()
 	case msgProof:
 		p.proof = readProof(r)

@@ -45,6 +45,7 @@ type session struct {
 	told    bool
 	pushed  map[logName]uint64 // sizes of the heads that were sent
 	heads   chan *news
+	standing
 }
 
 // serve is a connection's life.
@@ -58,6 +59,7 @@ func (n *Node) serve(c *peer.Conn) {
 	s := &session{
 		node: n, conn: c, since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
+		standing: standing{heard: map[log.DriveID]uint32{}, ahead: map[log.DriveID]*log.EpochBegun{}},
 	}
 	s.urgent, s.bulk = newLane(s), newLane(s)
 	err := s.run()
@@ -96,6 +98,7 @@ func (s *session) run() error {
 	s.wg.Go(func() { failed <- s.acceptStreams() })
 	s.wg.Go(func() { failed <- s.tell() })
 	s.wg.Go(s.followHeads)
+	s.wg.Go(s.catchUp)
 	s.wg.Go(s.pull)
 	select {
 	case err := <-failed:
@@ -181,6 +184,10 @@ func (s *session) readControl() error {
 			case <-s.ctx.Done():
 				return s.ctx.Err()
 			}
+		case msgEpoch:
+			if err := s.hearEpoch(m.body); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: a message of type %d", ErrProtocol, m.typ)
 		}
@@ -189,17 +196,19 @@ func (s *session) readControl() error {
 
 // match finds out which drives are shared.
 func (s *session) match() {
-	secrets := s.node.secrets()
+	holds := s.node.holds()
 	s.mu.Lock()
 	tokens := make([]peer.Token, len(s.offered))
 	for i, t := range s.offered {
 		tokens[i] = t
 	}
+	was := len(s.behind)
+	s.stand(tokens, holds)
 	now := map[log.DriveID]bool{}
-	for _, id := range s.conn.MatchTokens(tokens, secrets) {
-		now[log.DriveID(id)] = true
+	for id := range s.proved {
+		now[id] = true
 	}
-	same := maps.Equal(now, s.drives)
+	same := maps.Equal(now, s.drives) && len(s.behind) == was
 	s.drives = now
 	s.mu.Unlock()
 	if len(now) > 0 {
@@ -242,6 +251,9 @@ func (s *session) tell() error {
 			if err := s.write(encodeOffer(plain)); err != nil {
 				return err
 			}
+		}
+		if err := s.tellEpochs(); err != nil {
+			return err
 		}
 		if err := s.push(); err != nil {
 			return err
@@ -292,7 +304,7 @@ func (s *session) push() error {
 			continue // a copied store shows no head of its own
 		}
 		for w, l := range store.Logs() {
-			if err := s.pushHead(logName{id, w}, l); err != nil {
+			if err := s.pushHead(logName{id, w}, l, store); err != nil {
 				return err
 			}
 		}
@@ -300,12 +312,12 @@ func (s *session) push() error {
 	return nil
 }
 
-func (s *session) pushHead(name logName, l *log.Log) error {
+func (s *session) pushHead(name logName, l *log.Log, store *log.Store) error {
 	s.mu.Lock()
 	had := s.pushed[name]
 	s.mu.Unlock()
 	head := l.Head()
-	if head.Size <= had {
+	if head.Size <= had || !s.provedNewest(store) { // in this order: an epoch begins before its head
 		return nil
 	}
 	h := news{log: name, proof: log.HeadProof{Note: head.Note}}
