@@ -200,18 +200,16 @@ func (s *session) mayCatchUp(id log.DriveID) bool {
 
 // catchUp asks for the boxes of newer epochs.
 func (s *session) catchUp() {
-	asked := map[log.DriveID]uint32{}
-	tries := map[log.DriveID]int{}
+	asked := map[*log.Store]uint32{} // a drive may be joined again
+	tries := map[*log.Store]int{}
 	again := time.NewTimer(0)
 	defer again.Stop()
 	for {
 		changed := s.node.waitChange()
 		s.mu.Lock()
 		var ids []log.DriveID
-		for id, e := range s.ahead {
-			if asked[id] < e.Epoch {
-				ids = append(ids, id)
-			}
+		for id := range s.ahead {
+			ids = append(ids, id)
 		}
 		s.mu.Unlock()
 		for _, id := range ids {
@@ -220,19 +218,19 @@ func (s *session) catchUp() {
 				continue
 			}
 			store, _, _ := d.state()
-			if store == nil {
+			e := s.aheadOf(id)
+			if store == nil || asked[store] >= e.Epoch {
 				continue
 			}
-			e := s.aheadOf(id)
-			asked[id] = e.Epoch
+			asked[store] = e.Epoch
 			err := s.askBoxes(store, e)
 			if err == nil || s.ctx.Err() != nil {
 				continue
 			}
 			s.node.logger.Warn("the keys of a newer epoch could not be had", "drive", id, "peer", s.conn.Peer(), "err", err)
-			if tries[id]++; tries[id] < headTries {
-				asked[id] = 0
-				again.Reset(time.Duration(tries[id]) * time.Second)
+			if tries[store]++; tries[store] < headTries {
+				asked[store] = 0
+				again.Reset(time.Duration(tries[store]) * time.Second)
 			}
 		}
 		select {

@@ -26,7 +26,7 @@ type Link struct {
 	// Holder is the seed of the boxes with the hold secrets of later epochs, if
 	// Seed is nil.
 	Holder [32]byte
-	Name  string    // of the drive; empty in a link that only lets hold
+	Name   string // of the drive; empty in a link that only lets hold
 	// Who made the link: the key, by which it is recognised on a LAN, and where
 	// it was when the link was made.
 	Device    [32]byte

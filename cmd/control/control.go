@@ -68,6 +68,8 @@ const (
 	Verify   = "/v1/verify"
 	Export   = "/v1/export"
 	Share    = "/v1/share"
+	Links    = "/v1/links"
+	Unshare  = "/v1/unshare"
 	Join     = "/v1/join"
 	Peers    = "/v1/peers"
 	Connect  = "/v1/connect"

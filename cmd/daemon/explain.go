@@ -87,6 +87,13 @@ func (h *held) health() []string {
 	if state.Copied {
 		lines = append(lines, "this store was copied or moved from another machine: use one copy only, and if the other is still in use stop using this one")
 	}
+	if h.store.Ended() {
+		what := "what is kept here is not brought up to date any more"
+		if h.drive != nil {
+			what = fmt.Sprintf("versions up to %v can be read, as far as they are here", h.drive.Newest())
+		}
+		lines = append(lines, "your access to this drive was ended by its owner; "+what)
+	}
 	for _, fork := range state.Forks {
 		lines = append(lines, "the log "+control.Show(fork.Origin)+" has forked: it was written in two places from one state")
 	}
