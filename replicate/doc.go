@@ -30,9 +30,20 @@
 //	NAME  2   name string, at most 64 bytes | beacon secret, 32 bytes
 //	HEAD  3   drive id, 32 bytes | writer u16 | proof |
 //	          controls: count uvarint, index uvarint each
+//	EPOCH 4   token, 32 bytes | the control entry that begins an epoch
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
-// it. NAME is sent once there is a shared drive: the name of the device, and the
+// it. It has the tokens of the newest hold secret that its sender knows of each
+// drive (each key epoch has one: see package log). Who offers the token of an
+// older one is sent EPOCH, as soon as the beginning of the newest epoch is known
+// from the drive's log, and so with all boxes before it: the sender's token of
+// that older secret, which says which drive it is to those alone who have the
+// secret, and what began the newest epoch, which the owner signed. With it a
+// drive is not shared; but INFO and BOXES are answered. A reader that gets a box
+// of the epoch knows its hold secret and offers that; one that gets none has
+// been told that its access was ended. It goes on offering what it has.
+//
+// NAME is sent once there is a shared drive: the name of the device, and the
 // secret by which it is recognised on a LAN (package discovery). HEAD is sent
 // for each log of a shared drive, and again when there is a newer head:
 //
@@ -53,6 +64,7 @@
 //	          ranges: count uvarint, (first uvarint, n uvarint) each
 //	WALK  19  drive id | writer u16 | commit uvarint | op u8 | inode u64 | name string |
 //	          offset uvarint | length uvarint
+//	BOXES 20  drive id | recipient, 32 bytes: see [log.RecipientID]
 //
 // An answer is any number of the following and END, whose code is 0 or says why
 // there is nothing, or no more:
@@ -64,6 +76,7 @@
 //	CONTROL 36  index uvarint | the control entry
 //	GONE    37  index uvarint | n uvarint: these are not here
 //	END     38  code u8: 0 all was said, 1 no such drive, 2 cannot, 3 too much
+//	BOX     39  the control entry of a key box
 //
 // INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
 // answered with PROOF, from the known size on, and what a reader begins with: the
@@ -71,11 +84,13 @@
 // tiles that verify it. GET is answered with the tiles and then the entries, or
 // GONE. WALK is answered by who can read the drive with the entries that the
 // operation reads (see [hearth/fs.Walk]), with tiles; a tile is sent once in an
-// answer.
+// answer. BOXES is answered with the recipient's boxes of the epochs that have
+// begun, in their order; the owner's signatures vouch for them.
 //
 // # Limits
 //
-// A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
+// A drive has at most 512 valid share links, and the answer to BOXES at most the
+// 1,024 newest boxes. A message has at most 300,000 bytes, an OFFER 1,024 tokens, a GET 64 tiles and
 // 64 ranges of together 1,024 entries, the answer to a WALK 8 MiB of entries. A
 // stream has at most 64 requests that are not answered. Who breaks a rule is
 // disconnected with code 16, who leaves requests without an answer, or the next
