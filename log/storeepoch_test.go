@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"hearth/log/disk/crashfs"
@@ -45,7 +46,7 @@ func linkTo(s *Store, kind RecipientKind, seed [32]byte) ([32]byte, error) {
 // at all, and what is read and sealed then fits.
 func TestRevokeCrashes(t *testing.T) {
 	reader, holder, other := seed32(1), seed32(2), seed32(3)
-	begun := 0
+	var begun atomic.Int64 // runs are beside each other
 	crashfs.Explore(t, 120, 1, func(run *crashfs.Run) error {
 		o := func() StoreOptions {
 			return StoreOptions{FS: run.FS, Dir: "/drive", Machine: "m", Inline: true, Tiny: true}
@@ -107,7 +108,7 @@ func TestRevokeCrashes(t *testing.T) {
 				}
 			}
 			if n := s.membership.Epoch(); n > 0 {
-				begun++
+				begun.Add(1)
 				if left := len(s.membership.Boxes(n)); left > 2 {
 					return fmt.Errorf("%d boxes after a link was revoked", left)
 				}
@@ -127,7 +128,7 @@ func TestRevokeCrashes(t *testing.T) {
 		}
 		return s.Close()
 	})
-	if begun == 0 {
+	if begun.Load() == 0 {
 		t.Error("no epoch ever began")
 	}
 }
