@@ -152,11 +152,11 @@ func Open(ctx context.Context, o Options) (*Drive, error) {
 		return nil, fmt.Errorf("drive %s has no version: %w", d.store.ID(), ErrNoVersion)
 	}
 	// A checkpoint is cut only after a commit: its last entry is the newest.
-	head, err := d.readCommit(log.Ref{Writer: d.writer, Index: size - 1})
+	head, err := d.newestCommit(size)
 	if err != nil {
-		return nil, fmt.Errorf("newest version of drive %s: %w", d.store.ID(), err)
+		return nil, err
 	}
-	d.show(version{head, size - 1})
+	d.show(head)
 	if err := d.spill.clear(); err != nil {
 		// No reason to keep people from their files.
 		d.logger.Warn("space of deleted files", "drive", d.store.ID(), "error", err)

@@ -204,7 +204,7 @@ func (s *Snapshot) Prepare(ctx context.Context, w Walk) {
 func (d *Drive) follow() {
 	defer d.wg.Done()
 	for {
-		changed := d.own.Changed()
+		changed, added := d.own.Changed(), d.store.Keys().Added()
 		if err := d.advance(); err != nil && d.stopped.Err() == nil {
 			d.logger.Warn("a newer version cannot be shown yet", "drive", d.store.ID(), "err", err)
 		}
@@ -212,6 +212,7 @@ func (d *Drive) follow() {
 		case <-d.stopped.Done():
 			return
 		case <-changed:
+		case <-added:
 		}
 	}
 }
@@ -297,6 +298,11 @@ func (d *Drive) Announce(ctx context.Context, controls []log.Control) error {
 	if err != nil {
 		return err
 	}
+	// They count from when they are appended: if the commit fails, as on a full
+	// disk, the next one saves them.
+	d.mu.Lock()
+	d.mutated()
+	d.mu.Unlock()
 	for _, c := range controls {
 		if _, err := d.store.AppendControl(c); err != nil {
 			return fmt.Errorf("drive %s: %w", d.store.ID(), err)

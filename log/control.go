@@ -106,7 +106,9 @@ type WriterRemoved struct {
 }
 
 // EpochBegun begins a key epoch after epoch 0, which begins with the genesis.
-// From now on blocks are sealed under the read key of the newest epoch.
+// From now on blocks are sealed under the read key of the newest epoch, and
+// peers prove its hold secret. Its boxes stand before it in the log, so that
+// whoever knows of the epoch knows who belongs to it.
 type EpochBegun struct {
 	Epoch     uint32
 	Signature [ed25519.SignatureSize]byte // the owner's
@@ -136,9 +138,10 @@ const (
 	RecipientDevice   RecipientKind = 1 // a member's device
 	RecipientLink     RecipientKind = 2 // a share link
 	RecipientRecovery RecipientKind = 3 // the owner's recovery kit
+	RecipientHolder   RecipientKind = 4 // a share link that lets nobody read
 )
 
-func (k RecipientKind) valid() bool { return k >= RecipientDevice && k <= RecipientRecovery }
+func (k RecipientKind) valid() bool { return k >= RecipientDevice && k <= RecipientHolder }
 
 // Recipient makes known a public key that key boxes are sealed to, so that
 // the boxes of a later epoch can be made from the log alone. Who belongs to
@@ -152,7 +155,8 @@ type Recipient struct {
 // ID returns the name of the recipient in key boxes.
 func (c *Recipient) ID() [32]byte { return RecipientID(c.Kind, c.Key[:]) }
 
-// KeyBox is the read key of one epoch, sealed to one recipient. See [SealBox].
+// KeyBox is the read key of one epoch, sealed to one recipient; for a
+// [RecipientHolder] it is the epoch's hold secret instead. See [SealBox].
 type KeyBox struct {
 	Epoch     uint32
 	Kind      RecipientKind

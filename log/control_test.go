@@ -174,7 +174,7 @@ func TestEncodeControlRefuses(t *testing.T) {
 		"removal, issue 0":  &WriterRemoved{Writer: 1},
 		"epoch 0":           &EpochBegun{},
 		"recipient kind 0":  &Recipient{},
-		"recipient kind 4":  &Recipient{Kind: 4},
+		"recipient kind 5":  &Recipient{Kind: 5},
 		"box kind 0":        &KeyBox{},
 		"size beyond any":   &WriterRemoved{Writer: 1, Issue: 1, Size: maxTreeSize + 1},
 		"old size":          &Succession{Writer: 1, OldSize: maxTreeSize + 1},

@@ -64,7 +64,7 @@ func TestKeyBox(t *testing.T) {
 
 func TestBoxKeysDiffer(t *testing.T) {
 	seen := map[[32]byte]bool{}
-	for _, kind := range []RecipientKind{RecipientDevice, RecipientLink, RecipientRecovery} {
+	for _, kind := range []RecipientKind{RecipientDevice, RecipientLink, RecipientRecovery, RecipientHolder} {
 		for seed := range byte(2) {
 			id := testBoxKey(t, kind, seed).ID()
 			if seen[id] || id != testBoxKey(t, kind, seed).Recipient().ID() {
@@ -73,7 +73,7 @@ func TestBoxKeysDiffer(t *testing.T) {
 			seen[id] = true
 		}
 	}
-	for _, kind := range []RecipientKind{0, 4} {
+	for _, kind := range []RecipientKind{0, 5} {
 		if _, err := NewBoxKey(kind, seed32(1)); err == nil {
 			t.Errorf("a key of kind %d", kind)
 		}

@@ -53,9 +53,10 @@ type Membership struct {
 	genesis    Genesis
 	members    map[Writer]*Member
 	removals   map[Writer]*WriterRemoved
-	epochs     map[uint32]bool
+	epochs     map[uint32]*EpochBegun // nil for epoch 0
 	newest     uint32
 	recipients map[[32]byte]*Recipient
+	known      map[[32]byte]Ref // where they stand
 	boxes      map[uint32]map[[32]byte]*KeyBox
 	dropped    map[Writer]*roaring64.Bitmap
 }
@@ -68,8 +69,9 @@ func NewMembership(g *Genesis) *Membership {
 		genesis:    *g,
 		members:    map[Writer]*Member{},
 		removals:   map[Writer]*WriterRemoved{},
-		epochs:     map[uint32]bool{0: true},
+		epochs:     map[uint32]*EpochBegun{0: nil},
 		recipients: map[[32]byte]*Recipient{},
+		known:      map[[32]byte]Ref{},
 		boxes:      map[uint32]map[[32]byte]*KeyBox{},
 		dropped:    map[Writer]*roaring64.Bitmap{},
 	}
@@ -143,11 +145,14 @@ func (m *Membership) apply(from Writer, index uint64, c Control) error {
 	case *WriterRemoved:
 		return m.removeWriter(c)
 	case *EpochBegun:
-		m.epochs[c.Epoch] = true
+		m.epochs[c.Epoch] = c
 		m.newest = max(m.newest, c.Epoch)
 		return nil
 	case *Recipient:
-		m.recipients[c.ID()] = c
+		id := c.ID()
+		if _, ok := m.recipients[id]; !ok {
+			m.recipients[id], m.known[id] = c, Ref{from, index}
+		}
 		return nil
 	case *KeyBox:
 		boxes := m.boxes[c.Epoch]

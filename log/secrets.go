@@ -35,13 +35,22 @@ const NoWriter Writer = math.MaxUint16
 // shared with, may see.
 type secrets struct {
 	Format    uint16            `json:"format"`
-	Writer    Writer            `json:"writer"`               // which log this device writes, or NoWriter
-	LogSeed   secret            `json:"log_seed"`             // Ed25519, signs that log
-	OwnerSeed *secret           `json:"owner_seed,omitempty"` // Ed25519, signs the owner's statements
-	Hold      secret            `json:"hold_secret"`          // proves to peers that this device may hold the drive
-	Recovery  secret            `json:"recovery_public"`      // Ed25519 public key that signs successions
-	ReadKeys  map[uint32]secret `json:"read_keys"`            // by epoch
-	Link      *secret           `json:"link_seed,omitempty"`  // opens the boxes of the share link it was joined by
+	Writer    Writer            `json:"writer"`                 // which log this device writes, or NoWriter
+	LogSeed   secret            `json:"log_seed"`               // Ed25519, signs that log
+	OwnerSeed *secret           `json:"owner_seed,omitempty"`   // Ed25519, signs the owner's statements
+	Hold      secret            `json:"hold_secret"`            // proves to peers that this device may hold the drive
+	Recovery  secret            `json:"recovery_public"`        // Ed25519 public key that signs successions
+	HoldEpoch uint32            `json:"hold_epoch,omitempty"`   // of Hold
+	ReadKeys  map[uint32]secret `json:"read_keys"`              // by epoch
+	Link      *secret           `json:"link_seed,omitempty"`    // opens the boxes of the share link it was joined by
+	Holder    *secret           `json:"holder_seed,omitempty"`  // likewise, of a link that lets nobody read
+	HoldKeys  map[uint32]secret `json:"hold_secrets,omitempty"` // by epoch, from boxes
+	// Made are the read keys of epochs that were begun here. One counts when
+	// the log says that its epoch has begun: it is saved before.
+	Made map[uint32]secret `json:"made_keys,omitempty"`
+	// Ended is the newest epoch of which somebody said that it has no box for
+	// this device.
+	Ended uint32 `json:"ended_epoch,omitempty"`
 }
 
 // PermissionError says that others than its owner can read a file of secrets.

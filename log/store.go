@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hearth/log/disk"
@@ -79,10 +80,13 @@ type Store struct {
 	tiny    bool
 	name    string
 	id      DriveID
+	writer  Writer // see OwnWriter
 	keys    *seal.Keyring
 
 	mu         sync.Mutex
 	keysFile   *secrets
+	holds      atomic.Pointer[holdSecrets] // made from keysFile
+	boxKeys    []*BoxKey                   // see recipientKeys
 	recovery   *[32]byte
 	heads      headsFile
 	copied     bool
@@ -105,6 +109,7 @@ func newStore(o StoreOptions) *Store {
 // begin sets what the genesis says.
 func (s *Store) begin(g *Genesis, name string) {
 	s.id, s.name, s.membership = g.DriveID(), name, NewMembership(g)
+	s.writer = s.keysFile.Writer
 }
 
 func (s *Store) takeKeys(k *secrets) {
@@ -112,6 +117,7 @@ func (s *Store) takeKeys(k *secrets) {
 	for epoch, key := range k.ReadKeys {
 		s.keys.Add(epoch, key)
 	}
+	s.setHolds()
 }
 
 // OpenStore opens a drive's store. Errors match ErrForeign, ErrNewer,
@@ -153,6 +159,12 @@ func (s *Store) open() error {
 	}
 	if err := s.openLogs(g); err != nil {
 		return err
+	}
+	for epoch := range s.keysFile.Made {
+		s.beginEpoch(epoch)
+	}
+	if err := s.OpenBoxes(); err != nil {
+		s.note(s.path("keys"), err)
 	}
 	if s.keysFile.Writer == NoWriter {
 		return nil // a copy of it forgets nothing that it has signed
@@ -327,7 +339,7 @@ func (s *Store) FS() disk.FS { return s.disk }
 func (s *Store) Keys() *seal.Keyring { return s.keys }
 
 // OwnWriter returns the number of the writer that this device is.
-func (s *Store) OwnWriter() Writer { return s.keysFile.Writer }
+func (s *Store) OwnWriter() Writer { return s.writer }
 
 // Own returns the log this device writes; nil if it writes none.
 func (s *Store) Own() *Log {

@@ -1,5 +1,7 @@
 package log
 
+import "maps"
+
 // Members returns the writers of the drive, by number.
 func (s *Store) Members() []Member {
 	s.mu.Lock()
@@ -23,19 +25,29 @@ func (s *Store) AppendControl(c Control) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return index, s.membership.Apply(own.writer, index, c)
+	err = s.membership.Apply(own.writer, index, c)
+	if e, ok := c.(*EpochBegun); ok && err == nil {
+		s.beginEpoch(e.Epoch)
+	}
+	return index, err
 }
 
 // AddReadKey adds the read key of an epoch, durably.
 func (s *Store) AddReadKey(epoch uint32, key [32]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.changeKeys(func(k *secrets) { k.ReadKeys[epoch] = key })
+}
+
+// changeKeys changes the file keys, durably. With mu held.
+func (s *Store) changeKeys(change func(*secrets)) error {
 	keys := *s.keysFile
-	keys.ReadKeys = make(map[uint32]secret, len(s.keysFile.ReadKeys)+1)
-	for e, k := range s.keysFile.ReadKeys {
-		keys.ReadKeys[e] = k
+	for _, m := range []*map[uint32]secret{&keys.ReadKeys, &keys.HoldKeys, &keys.Made} {
+		if *m = maps.Clone(*m); *m == nil {
+			*m = map[uint32]secret{}
+		}
 	}
-	keys.ReadKeys[epoch] = key
+	change(&keys)
 	if err := writeChecked(s.disk, s.path("keys"), &keys); err != nil {
 		return err
 	}

@@ -12,9 +12,13 @@ type Joined struct {
 	Genesis *Genesis
 	Name    string   // how the drive is called here
 	Hold    [32]byte // the hold secret
+	Epoch   uint32   // of Hold
 	// Link is the seed of the share link, whose boxes have the read keys; nil
 	// for a device that only holds the drive.
 	Link *[32]byte
+	// Holder is the seed of a link that lets nobody read, whose boxes have the
+	// hold secrets of later epochs.
+	Holder *[32]byte
 }
 
 // JoinStore creates the store of another device's drive in an empty or absent
@@ -33,10 +37,14 @@ func JoinStore(o StoreOptions, j Joined) (*Store, error) {
 }
 
 func (s *Store) join(j Joined) error {
-	keys := &secrets{Format: FormatVersion, Writer: NoWriter, Hold: j.Hold, Recovery: j.Genesis.Recovery, ReadKeys: map[uint32]secret{}}
+	keys := &secrets{Format: FormatVersion, Writer: NoWriter, Hold: j.Hold, HoldEpoch: j.Epoch, Recovery: j.Genesis.Recovery, ReadKeys: map[uint32]secret{}}
 	if j.Link != nil {
 		link := secret(*j.Link)
 		keys.Link = &link
+	}
+	if j.Holder != nil {
+		holder := secret(*j.Holder)
+		keys.Holder = &holder
 	}
 	entry, err := EncodeControl(j.Genesis)
 	if err != nil {
@@ -130,9 +138,6 @@ func (s *Store) Advance(l *Log, p HeadProof) (Head, error) {
 	})
 }
 
-// HoldSecret returns what proves that a device may hold the drive.
-func (s *Store) HoldSecret() [32]byte { return s.keysFile.Hold }
-
 // Genesis returns the drive's first entry.
 func (s *Store) Genesis() Genesis {
 	s.mu.Lock()
@@ -173,7 +178,7 @@ func (s *Store) TakeControl(l *Log, index uint64) error {
 		return err
 	}
 	switch c := c.(type) {
-	case *KeyBox:
+	case *KeyBox, *EpochBegun:
 		return s.OpenBoxes()
 	case *Dropped:
 		if of != nil {
@@ -181,60 +186,4 @@ func (s *Store) TakeControl(l *Log, index uint64) error {
 		}
 	}
 	return nil
-}
-
-// OpenBoxes takes the read keys out of those boxes of the drive's control
-// entries that are for the share link it was joined by.
-func (s *Store) OpenBoxes() error {
-	s.mu.Lock()
-	link, m := s.keysFile.Link, s.membership
-	var boxes []*KeyBox
-	var key *BoxKey
-	var err error
-	if link != nil {
-		if key, err = NewBoxKey(RecipientLink, *link); err == nil {
-			for _, epoch := range m.Epochs() {
-				if _, have := s.keysFile.ReadKeys[epoch]; have {
-					continue
-				}
-				if box, ok := m.Box(epoch, key.ID()); ok {
-					boxes = append(boxes, box)
-				}
-			}
-		}
-	}
-	s.mu.Unlock()
-	for _, box := range boxes {
-		read, openErr := OpenBox(s.id, box, key)
-		if openErr == nil {
-			openErr = s.AddReadKey(box.Epoch, read)
-		}
-		err = errors.Join(err, openErr)
-	}
-	return err
-}
-
-// LinkBoxes returns the control entries that let a share link with this seed
-// open the drive: its public key and a box of each epoch's read key. They
-// still have to be appended.
-func (s *Store) LinkBoxes(seed [32]byte) ([]Control, error) {
-	key, err := NewBoxKey(RecipientLink, seed)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	controls := []Control{key.Recipient()}
-	for _, epoch := range s.membership.Epochs() {
-		read, ok := s.keysFile.ReadKeys[epoch]
-		if !ok {
-			continue
-		}
-		box, err := SealBox(s.id, epoch, key.Recipient(), read)
-		if err != nil {
-			return nil, err
-		}
-		controls = append(controls, box)
-	}
-	return controls, nil
 }

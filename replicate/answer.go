@@ -120,7 +120,11 @@ func (a *answering) send(now bool) error {
 
 // one answers a request, but for the END. The error is that of the stream.
 func (a *answering) one(q *request) (code uint8, err error) {
-	if !a.s.awaitShared(q.log.drive) {
+	shares := a.s.served
+	if q.typ == msgInfo || q.typ == msgBoxes {
+		shares = a.s.mayCatchUp
+	}
+	if !a.s.awaitShared(q.log.drive, shares) {
 		return endUnknown, nil
 	}
 	d := a.s.node.shared(q.log.drive)
@@ -140,6 +144,9 @@ func (a *answering) one(q *request) (code uint8, err error) {
 		a.begin(msgGenesis)
 		a.w.Raw(entry)
 		return endOK, a.send(false)
+	}
+	if q.typ == msgBoxes {
+		return endOK, a.boxes(store, q.recipient)
 	}
 	l, err := store.Log(q.log.writer)
 	if err != nil || l.Head().Size == 0 {
@@ -168,12 +175,12 @@ func (a *answering) one(q *request) (code uint8, err error) {
 // offer that makes it so comes on another stream.
 const shareTime = 2 * time.Second
 
-func (s *session) awaitShared(id log.DriveID) bool {
+func (s *session) awaitShared(id log.DriveID, shares func(log.DriveID) bool) bool {
 	timer := time.NewTimer(shareTime)
 	defer timer.Stop()
 	for {
 		changed := s.node.waitChange()
-		if s.shares(id) {
+		if shares(id) {
 			return true
 		}
 		select {

@@ -32,11 +32,22 @@
 //	          controls: count uvarint, index uvarint each
 //	HOLDS 4   drive id, 32 bytes | writer u16 |
 //	          ranges: count uvarint, (skip uvarint, n uvarint) each
+//	EPOCH 5   token, 32 bytes | the control entry that begins an epoch
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
-// it. NAME is sent once there is a shared drive, and again when the name changes:
-// the name of the device, and the secret by which it is recognised on a LAN
-// (package discovery). HEAD is sent
+// it. It has the tokens of the newest hold secret that its sender knows of each
+// drive (each key epoch has one: see package log). Who offers the token of an
+// older one is sent EPOCH, as soon as the beginning of the newest epoch is known
+// from the drive's log, and so with all boxes before it: the sender's token of
+// that older secret, which says which drive it is to those alone who have the
+// secret, and what began the newest epoch, which the owner signed. With it a
+// drive is not shared; but INFO and BOXES are answered. A reader that gets a box
+// of the epoch knows its hold secret and offers that; one that gets none has
+// been told that its access was ended. It goes on offering what it has.
+//
+// NAME is sent once there is a shared drive, and again when the name changes: the
+// name of the device, and the secret by which it is recognised on a LAN (package
+// discovery). HEAD is sent
 // for each log of a shared drive, and again when there is a newer head:
 //
 //	proof     note string | old u64 | leaves string | edges: count uvarint, strings |
@@ -67,6 +78,7 @@
 //	          slices: count uvarint, (index uvarint, offset uvarint, length uvarint) each
 //	PROBE 21  drive id | writer u16 | nonce, 32 bytes | ranges as in GET
 //	HAVE  22  drive id | writer u16 | ranges as in GET
+//	BOXES 23  drive id | recipient, 32 bytes: see [log.RecipientID]
 //
 // An answer is any number of the following and END, whose code is 0 or says why
 // there is nothing, or no more:
@@ -81,6 +93,7 @@
 //	AUDITED 39  index uvarint | proof, 32 bytes
 //	HELD    40  index uvarint | proof that the entry is here, 32 bytes
 //	HAS     41  index uvarint | n uvarint: these are here
+//	BOX     42  the control entry of a key box
 //
 // INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
 // answered with PROOF, from the known size on, and what a reader begins with: the
@@ -92,7 +105,8 @@
 // whoever passes it on is not to blame; if it does not verify, it is a lie. GET is answered with the tiles and then the entries, or
 // GONE. WALK is answered by who can read the drive with the entries that the
 // operation reads (see [hearth/fs.Walk]), with tiles; a tile is sent once in an
-// answer.
+// answer. BOXES is answered with the recipient's boxes of the epochs that have
+// begun, in their order; the owner's signatures vouch for them.
 //
 // AUDIT asks a peer to prove that it has stored bytes of entries, [offset,
 // offset+length) of each, an entry once. For each slice, in their order, the
@@ -131,6 +145,8 @@
 //
 // # Limits
 //
+// A drive has at most 512 valid share links, and the answer to BOXES at most the
+// 1,024 newest boxes.
 // A message has at most 300,000 bytes, an OFFER 1,024 tokens, a HOLDS 4,096 ranges
 // of entries below 2^40, a GET 64 tiles and 64 ranges of together 1,024 entries, a
 // PROBE 64 ranges of 256 entries, a HAVE 64 ranges of 65,536 entries, the answer to

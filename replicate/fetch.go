@@ -50,8 +50,10 @@ func (d *shared) Fetch(l *log.Log, indexes []uint64) error {
 // alone reports whether nobody to ask has been here for so long that it is of no
 // use to wait for one.
 func (d *shared) alone() bool {
-	if len(d.node.sharing(d.id)) > 0 {
-		return false
+	for _, s := range d.node.allSessions() {
+		if s.shares(d.id) || time.Since(s.since) < findTime { // it may yet say that it does
+			return false
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -383,12 +385,18 @@ func (s *session) followHead(h *news) error {
 			return nil
 		}
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, silentTime)
+	return s.askHead(s.ctx, store, l)
+}
+
+// askHead asks for the newest head of a log, and what is needed to read it.
+func (s *session) askHead(ctx context.Context, store *log.Store, l *log.Log) error {
+	ctx, cancel := context.WithTimeout(ctx, silentTime)
 	defer cancel()
+	name := logName{store.DriveID(), l.Writer()}
 	var moved error // others were faster; whoever waits behind this request is not to suffer
-	err = s.urgent().do(ctx, &request{typ: msgProve, log: h.log, known: l.Known().Size}, func(p part) error {
+	err := s.urgent().do(ctx, &request{typ: msgProve, log: name, known: l.Known().Size}, func(p part) error {
 		if p.typ != msgProof {
-			return s.takeIfRoom(h.log, l, p)
+			return s.takeIfRoom(name, l, p)
 		}
 		_, err := store.Advance(l, p.proof)
 		if errors.Is(err, log.ErrMoved) {
@@ -396,9 +404,9 @@ func (s *session) followHead(h *news) error {
 			return nil
 		}
 		if err == nil {
-			s.stray(h.log, doubtNone)
+			s.stray(name, doubtNone)
 		}
-		return s.refused(h.log, err)
+		return s.refused(name, err)
 	})
 	s.node.change()
 	if err == nil {

@@ -28,9 +28,12 @@ func FuzzMessages(f *testing.F) {
 		{typ: msgHave, log: name, ranges: []span{{3, 4}, {500, 60_000}}},
 		{typ: msgWalk, log: name, walk: fs.Walk{Commit: log.Ref{Writer: 2, Index: 8}, Op: fs.WalkRead, Ino: 9, Name: "x", Off: 10, Len: 11}},
 		{typ: msgAudit, log: name, nonce: [32]byte{12}, slices: []slice{{13, 14, 15}, {1600, 0, maxSlice}}},
+		{typ: msgBoxes, log: logName{drive: name.drive}, recipient: [32]byte{9}},
 	} {
 		add(q.encode())
 	}
+	add((&epochNews{token: [32]byte{1}, entry: epochEntry(f)}).encode())
+	f.Add([]byte{byte(msgBox), 2, 4})
 	f.Add([]byte{byte(msgTile), 1, 2, 3})
 	f.Add([]byte{byte(msgBlock), 1, 2, 3})
 	f.Add([]byte{byte(msgGone), 1, 2})
@@ -65,6 +68,9 @@ func FuzzMessages(f *testing.F) {
 				known := newHoldings()
 				known.add(h.log, h.ranges)
 			}
+		case msgEpoch:
+			n, _, err := decodeEpoch(m.body)
+			same(n.encode(), err)
 		default:
 			if q, err := decodeRequest(m); err == nil {
 				same(q.encode(), nil)
@@ -82,15 +88,30 @@ func FuzzMessages(f *testing.F) {
 func FuzzLink(f *testing.F) {
 	f.Add((&Link{Name: "x", Seed: &[32]byte{1}, Addresses: []string{"a:1", "b:2"}}).String())
 	f.Add((&Link{}).String())
+	f.Add((&Link{Holder: [32]byte{1}, Epoch: 1 << 20}).String())
+	f.Add((&Link{Name: "x"}).String() + (&Point{Version: fs.Version{Seq: 12}, Root: [32]byte{1}}).String())
+	f.Add((&Link{Name: "x"}).String() + (&Point{Version: fs.Version{Writer: 3, Seq: 12}}).String())
 	f.Add("hearth://AQ")
 	f.Fuzz(func(t *testing.T, text string) {
-		k, err := ParseLink(text)
+		k, point, err := SplitLink(text)
 		if err != nil {
 			return
 		}
-		again, err := ParseLink(k.String())
-		if err != nil || again.String() != k.String() {
+		written := k.String()
+		if point != nil {
+			written += point.String()
+		}
+		again, same, err := SplitLink(written)
+		if err != nil || again.String() != k.String() || (same == nil) != (point == nil) || same != nil && *same != *point {
 			t.Fatalf("%q: %v", text, err)
 		}
 	})
+}
+
+func epochEntry(f *testing.F) []byte {
+	b, err := log.EncodeControl(&log.EpochBegun{Epoch: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	return b
 }

@@ -31,10 +31,10 @@ var transcriptPath = filepath.Join("..", "testdata", "protocol", "v1", "transcri
 
 // typeNames are all message types of the protocol.
 var typeNames = map[messageType]string{
-	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS",
-	msgInfo: "INFO", msgProve: "PROVE", msgGet: "GET", msgWalk: "WALK", msgAudit: "AUDIT", msgProbe: "PROBE", msgHave: "HAVE",
+	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS", msgEpoch: "EPOCH",
+	msgInfo: "INFO", msgProve: "PROVE", msgGet: "GET", msgWalk: "WALK", msgAudit: "AUDIT", msgProbe: "PROBE", msgHave: "HAVE", msgBoxes: "BOXES",
 	msgGenesis: "GENESIS", msgProof: "PROOF", msgTile: "TILE", msgBlock: "BLOCK", msgControl: "CONTROL",
-	msgGone: "GONE", msgEnd: "END", msgAudited: "AUDITED", msgHeld: "HELD", msgHas: "HAS",
+	msgGone: "GONE", msgEnd: "END", msgAudited: "AUDITED", msgHeld: "HELD", msgHas: "HAS", msgBox: "BOX",
 }
 
 const transcriptHead = `# A conversation of two devices, as docs/protocol.md describes it: what each
@@ -113,6 +113,7 @@ func speaker(t *testing.T, seed byte) *session {
 func (s *session) shareOf(store *log.Store, tracer Tracer) {
 	s.node.Add(store, tracer, false)
 	s.drives[store.DriveID()] = true
+	s.proved = map[log.DriveID]peer.Secret{store.DriveID(): store.HoldSecret()}
 }
 
 // say answers a request, and returns the bytes.
@@ -261,6 +262,27 @@ func converse(t *testing.T) (*log.Store, transcript) {
 		tr.add("audit", "author", q.encode())
 		tr.add("audit", "reader", reader.say(t, &q))
 	}
+
+	// A link is revoked. The box and the statement are examples: what seals and
+	// signs them is package log's, and has vectors of its own.
+	encoded := func(c log.Control) []byte {
+		b, err := log.EncodeControl(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	begun := epochNews{entry: encoded(&log.EpochBegun{Epoch: 1})}
+	copy(begun.token[:], token(2, dialer, listener, store))
+	tr.add("control", "author", begun.encode())
+	boxes := request{typ: msgBoxes, log: logName{drive: name.drive}, recipient: seed32(8)}
+	tr.add("boxes", "reader", boxes.encode())
+	box := newMessage(nil, msgBox)
+	box.Raw(encoded(&log.KeyBox{Epoch: 1, Recipient: seed32(8)}))
+	tr.add("boxes", "author", seal(&box))
+	end := newMessage(nil, msgEnd)
+	end.U8(endOK)
+	tr.add("boxes", "author", seal(&end))
 	return store, tr
 }
 
@@ -432,6 +454,12 @@ func TestTranscriptIsUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 			again = h.encode()
+		case got.typ == msgEpoch:
+			n, _, err := decodeEpoch(got.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again = n.encode()
 		case got.typ < msgGenesis:
 			q, err := decodeRequest(got)
 			if err != nil {

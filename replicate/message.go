@@ -20,6 +20,7 @@ const (
 	msgName    messageType = 2
 	msgHead    messageType = 3
 	msgHolds   messageType = 4
+	msgEpoch   messageType = 5
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18
@@ -27,6 +28,7 @@ const (
 	msgAudit   messageType = 20
 	msgProbe   messageType = 21
 	msgHave    messageType = 22
+	msgBoxes   messageType = 23
 	msgGenesis messageType = 32
 	msgProof   messageType = 33
 	msgTile    messageType = 34
@@ -37,6 +39,7 @@ const (
 	msgAudited messageType = 39
 	msgHeld    messageType = 40
 	msgHas     messageType = 41
+	msgBox     messageType = 42
 )
 
 // First bytes of streams.
@@ -65,6 +68,7 @@ const (
 	maxLevels   = 8
 	maxProof    = 128
 	maxNote     = 4096
+	maxBoxes    = 1024
 	tileBytes   = 8192
 	tileEntries = 256
 )
@@ -321,12 +325,19 @@ type request struct {
 	walk   fs.Walk       // WALK
 	nonce  [32]byte      // AUDIT, PROBE
 	slices []slice       // AUDIT
+
+	recipient [32]byte // BOXES
 }
 
 func (q *request) encode() []byte {
 	w := newMessage(nil, q.typ)
 	if q.typ == msgInfo {
 		w.Raw(q.log.drive[:])
+		return seal(&w)
+	}
+	if q.typ == msgBoxes {
+		w.Raw(q.log.drive[:])
+		w.Raw(q.recipient[:])
 		return seal(&w)
 	}
 	q.log.append(&w)
@@ -371,6 +382,8 @@ func (q *request) parts() int {
 	switch q.typ {
 	case msgInfo:
 		return 1
+	case msgBoxes:
+		return maxBoxes
 	case msgProve:
 		return 2 + maxControls*(1+maxLevels) + maxLevels
 	case msgGet, msgProbe, msgHave:
@@ -392,6 +405,9 @@ func decodeRequest(m message) (*request, error) {
 	switch m.typ {
 	case msgInfo:
 		q.log.drive = read32(r)
+		return q, done(r, "request")
+	case msgBoxes:
+		q.log.drive, q.recipient = read32(r), read32(r)
 		return q, done(r, "request")
 	case msgProve, msgGet, msgWalk, msgAudit, msgProbe, msgHave:
 	default:
@@ -461,7 +477,7 @@ type part struct {
 	typ   messageType
 	tile  log.TileRef
 	span  span   // GONE, HAS; of entries and HELD the first is their index
-	bytes []byte // of entries, tiles, the genesis and HELD; valid until the next part
+	bytes []byte // of entries, tiles, boxes, the genesis and HELD; valid until the next part
 	proof log.HeadProof
 	code  uint8    // END
 	mac   [32]byte // AUDITED
@@ -471,7 +487,7 @@ func decodePart(m message) (p part, err error) {
 	r := wire.NewReader(m.body)
 	p.typ = m.typ
 	switch m.typ {
-	case msgGenesis:
+	case msgGenesis, msgBox:
 		p.bytes = r.Rest()
 	case msgProof:
 		p.proof = readProof(r)

@@ -82,7 +82,7 @@ type Node struct {
 type shared struct {
 	node *Node
 	id   log.DriveID
-	hold [32]byte
+	hold [32]byte // until there is a store
 
 	mu      sync.Mutex
 	store   *log.Store // nil: wanted
@@ -159,7 +159,7 @@ func (n *Node) accept() {
 func (n *Node) Add(store *log.Store, tracer Tracer, keep bool) {
 	n.mu.Lock()
 	d := n.drives[store.DriveID()]
-	if d == nil || d.hold != store.HoldSecret() {
+	if d == nil {
 		d = n.newShared(store.DriveID(), store.HoldSecret())
 		n.drives[d.id] = d
 	}
@@ -233,13 +233,13 @@ func (n *Node) shared(id log.DriveID) *shared {
 	return n.drives[id]
 }
 
-// secrets are the hold secrets of all drives.
+// secrets are the newest hold secrets of all drives.
 func (n *Node) secrets() map[peer.ID]peer.Secret {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := make(map[peer.ID]peer.Secret, len(n.drives))
 	for id, d := range n.drives {
-		all[peer.ID(id)] = d.hold
+		all[peer.ID(id)] = d.holds()[0]
 	}
 	return all
 }
@@ -528,6 +528,20 @@ func (d *shared) sources(name logName, indexes []uint64) []*session {
 	return all
 }
 
+// telling returns the sessions that may tell what a drive is: those that share
+// it, and those that know a newer epoch of it.
+func (n *Node) telling(id log.DriveID) []*session {
+	all := n.sharing(id)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for s := range n.sessions {
+		if s.aheadOf(id) != nil && !s.shares(id) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // allShared are the drives that are here or wanted.
 func (n *Node) allShared() []*shared {
 	n.mu.Lock()
@@ -540,7 +554,7 @@ func (n *Node) allShared() []*shared {
 func (n *Node) Genesis(ctx context.Context, id log.DriveID) (*log.Genesis, error) {
 	for {
 		changed := n.waitChange()
-		for _, s := range n.sharing(id) {
+		for _, s := range n.telling(id) {
 			g, err := s.genesis(ctx, id)
 			if err == nil {
 				return g, nil
@@ -560,19 +574,33 @@ func (n *Node) Genesis(ctx context.Context, id log.DriveID) (*log.Genesis, error
 }
 
 // AwaitHead waits until the newest version of a drive that others write is
-// known here, and can be read if it ever will.
+// known here, and can be read if it ever will. The error matches log.ErrRevoked
+// if the drive's owner has ended this device's access.
 func (n *Node) AwaitHead(ctx context.Context, store *log.Store, read bool) error {
 	l, err := store.Replica(0)
 	if err != nil {
 		return err
 	}
+	// Heads are sent without being asked for, but once for a connection.
+	ask := time.NewTimer(redialFirst)
+	defer ask.Stop()
 	for {
 		changed := n.waitChange()
-		if l.Head().Size > 0 && (!read || store.CanRead()) {
+		switch {
+		case store.Ended():
+			return fmt.Errorf("drive %v: %w", store.DriveID(), log.ErrRevoked)
+		case l.Head().Size > 0 && (!read || store.ReadsNewest()):
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-ask.C:
+			for _, s := range n.sharing(store.DriveID()) {
+				if err := s.askHead(ctx, store, l); err != nil {
+					n.logger.Debug("asking for a head", "peer", s.conn.Peer(), "err", err)
+				}
+			}
+			ask.Reset(redialFirst)
 		case <-ctx.Done():
 			return fmt.Errorf("drive %v: %w: %w", store.DriveID(), log.ErrMissing, context.Cause(ctx))
 		}

@@ -64,6 +64,7 @@ type session struct {
 
 	branches branches
 	audits   *lane
+	standing
 }
 
 // serve is a connection's life.
@@ -79,6 +80,7 @@ func (n *Node) serve(c *peer.Conn) {
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
+		standing: standing{heard: map[log.DriveID]uint32{}, ahead: map[log.DriveID]*log.EpochBegun{}},
 	}
 	for i := range s.urgents {
 		s.urgents[i] = newLane(s, streamRequest)
@@ -135,6 +137,7 @@ func (s *session) run() error {
 	s.wg.Go(func() { failed <- s.acceptStreams() })
 	s.wg.Go(func() { failed <- s.tell() })
 	s.wg.Go(s.followHeads)
+	s.wg.Go(s.catchUp)
 	s.wg.Go(s.pull)
 	s.wg.Go(s.auditOwn)
 	select {
@@ -235,6 +238,10 @@ func (s *session) readControl() error {
 			}
 			s.have.add(h.log, h.ranges)
 			s.kick()
+		case msgEpoch:
+			if err := s.hearEpoch(m.body); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: a message of type %d", ErrProtocol, m.typ)
 		}
@@ -243,23 +250,25 @@ func (s *session) readControl() error {
 
 // match finds out which drives are shared.
 func (s *session) match() {
-	secrets := s.node.secrets()
+	holds := s.node.holds()
 	s.mu.Lock()
 	tokens := make([]peer.Token, len(s.offered))
 	for i, t := range s.offered {
 		tokens[i] = t
 	}
+	was := len(s.behind)
+	s.stand(tokens, holds)
 	now := map[log.DriveID]bool{}
-	for _, id := range s.conn.MatchTokens(tokens, secrets) {
-		now[log.DriveID(id)] = true
+	for id := range s.proved {
+		now[id] = true
 	}
-	same := maps.Equal(now, s.drives)
 	for name := range s.owned {
 		if now[name.drive] && !s.drives[name.drive] {
 			delete(s.owned, name) // what it was told meanwhile went past it
 			delete(s.pushed, name)
 		}
 	}
+	same := maps.Equal(now, s.drives) && len(s.behind) == was
 	s.drives = now
 	s.mu.Unlock()
 	if len(now) > 0 {
@@ -303,6 +312,9 @@ func (s *session) tell() error {
 			if err := s.write(encodeOffer(plain)); err != nil {
 				return err
 			}
+		}
+		if err := s.tellEpochs(); err != nil {
+			return err
 		}
 		if err := s.push(); err != nil {
 			return err
@@ -365,7 +377,7 @@ func (s *session) push() error {
 			continue // a copied store shows no head of its own
 		}
 		for w, l := range store.Logs() {
-			if err := s.pushHead(logName{id, w}, l); err != nil {
+			if err := s.pushHead(logName{id, w}, l, store); err != nil {
 				return err
 			}
 		}
@@ -373,11 +385,14 @@ func (s *session) push() error {
 	return nil
 }
 
-func (s *session) pushHead(name logName, l *log.Log) error {
+func (s *session) pushHead(name logName, l *log.Log, store *log.Store) error {
 	s.mu.Lock()
 	had := s.pushed[name]
 	s.mu.Unlock()
 	head := l.Head()
+	if !s.provedNewest(store) { // in this order: an epoch begins before its head
+		return nil
+	}
 	if err := s.pushHolds(name, l, head.Size); err != nil {
 		return err
 	}

@@ -41,9 +41,12 @@ type Created struct {
 }
 
 // MountRequest shows a drive at a directory, given by its absolute path
-// without symlinks: live, or with Target.When as it was, read-only.
+// without symlinks: live, or with Target.When as it was, read-only. With Link
+// the drive is the one of a share link, which is joined if it is not here, and
+// the time is the version that the link names, if any.
 type MountRequest struct {
 	Drive string `json:"drive"`
+	Link  string `json:"link,omitempty"`
 	Path
 	When       string    `json:"when,omitempty"`
 	Now        time.Time `json:"now"`

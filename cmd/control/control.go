@@ -69,6 +69,8 @@ const (
 	Audit    = "/v1/audit"
 	Export   = "/v1/export"
 	Share    = "/v1/share"
+	Links    = "/v1/links"
+	Unshare  = "/v1/unshare"
 	Join     = "/v1/join"
 	Peers    = "/v1/peers"
 	Connect  = "/v1/connect"

@@ -2,16 +2,20 @@ package control
 
 import "time"
 
-// ShareRequest makes a share link.
+// ShareRequest makes a share link; with When a strong one, to that version.
 type ShareRequest struct {
-	Drive string `json:"drive"`
-	Hold  bool   `json:"hold,omitempty"`
+	Drive string    `json:"drive"`
+	Hold  bool      `json:"hold,omitempty"`
+	When  string    `json:"when,omitempty"`
+	Now   time.Time `json:"now,omitzero"`
 }
 
 // ShareAnswer is the link: whoever has it can do what it says.
 type ShareAnswer struct {
-	Link string `json:"link"`
-	Hold bool   `json:"hold,omitempty"`
+	Link    string `json:"link"`
+	ID      string `json:"id"` // by which it can be revoked
+	Hold    bool   `json:"hold,omitempty"`
+	Version string `json:"version,omitempty"` // that it names
 }
 
 // JoinRequest joins a drive by a link.

@@ -36,6 +36,7 @@ type held struct {
 	problem error
 	closed  bool
 	swept   sweepState
+	links   sync.Mutex // held while who belongs to the drive changes
 }
 
 // unfinished is the prefix of a drive that is being made. It is no drive's

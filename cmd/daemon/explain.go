@@ -90,6 +90,13 @@ func (h *held) health() []string {
 	if state.Overtaken > 0 {
 		lines = append(lines, "other devices have more of this drive than this one, which writes it: it was brought back from a backup, or is a copy; what is written here now makes two drives of it")
 	}
+	if h.store.Ended() {
+		what := "what is kept here is not brought up to date any more"
+		if h.drive != nil {
+			what = fmt.Sprintf("versions up to %v can be read, as far as they are here", h.drive.Newest())
+		}
+		lines = append(lines, "your access to this drive was ended by its owner; "+what)
+	}
 	for _, fork := range state.Forks {
 		lines = append(lines, "the log "+control.Show(fork.Origin)+" has forked: it was written in two places from one state, and both signed heads are kept as evidence; `hearth verify --json` shows them")
 	}

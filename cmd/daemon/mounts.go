@@ -60,6 +60,12 @@ func (m *mounted) describe() control.Mounted {
 
 // mount shows a drive in a folder and records it.
 func (d *Daemon) mount(ctx context.Context, req control.MountRequest) (control.Mounted, error) {
+	if req.Link != "" {
+		var err error
+		if req, err = d.followLink(ctx, req); err != nil {
+			return control.Mounted{}, err
+		}
+	}
 	d.mounts.change.Lock()
 	defer d.mounts.change.Unlock()
 	dir := req.Raw()

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -248,68 +247,44 @@ func (n *network) addresses() []string {
 	return out[:min(len(out), 8)]
 }
 
-// share makes a link to a drive.
-func (d *Daemon) share(ctx context.Context, req control.ShareRequest) (control.ShareAnswer, error) {
-	h, err := d.openDrive(ctx, req.Drive)
-	if err != nil {
-		return control.ShareAnswer{}, err
-	}
-	if !h.store.IsOwner() {
-		return control.ShareAnswer{}, control.Failed("ask the owner for a link", "drive %s belongs to another device", req.Drive)
-	}
-	if err := d.network.start(d); err != nil {
-		return control.ShareAnswer{}, err
-	}
-	n := &d.network
-	link := &replicate.Link{
-		Drive: h.store.DriveID(), Hold: h.store.HoldSecret(), Device: n.node.Key(), Beacon: n.beacon, Addresses: n.addresses(),
-	}
-	made := home.Shared{Drive: req.Drive, Made: time.Now()}
-	if !req.Hold {
-		var seed [32]byte
-		if _, err := rand.Read(seed[:]); err != nil {
-			return control.ShareAnswer{}, err
-		}
-		controls, err := h.store.LinkBoxes(seed)
-		if err != nil {
-			return control.ShareAnswer{}, err
-		}
-		if err := h.drive.Announce(ctx, controls); err != nil {
-			return control.ShareAnswer{}, err
-		}
-		link.Seed, link.Name = &seed, req.Drive
-		if box, ok := controls[0].(*log.Recipient); ok {
-			made.Recipient = box.ID()
-		}
-	}
-	n.mu.Lock()
-	n.known.Links = append(n.known.Links, made)
-	err = n.home.SaveNetwork(n.known)
-	n.mu.Unlock()
-	return control.ShareAnswer{Link: link.String(), Hold: req.Hold}, err
-}
-
 // joinTime is how long a join waits for somebody who has the drive.
 const joinTime = 30 * time.Second
 
 // join makes another device's drive one of this device.
 func (d *Daemon) join(ctx context.Context, req control.JoinRequest) (control.Joined, error) {
-	link, err := replicate.ParseLink(req.Link)
+	link, point, err := replicate.SplitLink(req.Link)
 	if err != nil {
 		return control.Joined{}, control.Usage("paste the whole line that `hearth share` printed", "%w", err)
 	}
+	if point != nil {
+		return control.Joined{}, control.Usage("`hearth mount LINK DIR` shows that version; to join the drive leave out the @ and what follows",
+			"that link names version %v of a drive", point.Version)
+	}
 	name := req.As
 	if name == "" {
-		name = link.Name
-	}
-	if name == "" {
-		name = "held-" + link.Drive.String()[:8]
+		name = nameOfLink(link)
 	}
 	if err := home.CheckName(name); err != nil {
 		return control.Joined{}, control.Usage("choose a name with --as NAME", "%w", err)
 	}
-	if err := d.refuseKnown(ctx, link.Drive); err != nil {
+	if here, err := d.knownAs(ctx, link.Drive); err != nil {
 		return control.Joined{}, err
+	} else if here != "" {
+		return control.Joined{}, control.Failed("`hearth mount "+here+" DIR` shows it", "that drive is here already, as %s", here)
+	}
+	return d.joinLink(ctx, link, name)
+}
+
+func nameOfLink(link *replicate.Link) string {
+	if link.Name != "" {
+		return link.Name
+	}
+	return "held-" + link.Drive.String()[:8]
+}
+
+func (d *Daemon) joinLink(ctx context.Context, link *replicate.Link, name string) (control.Joined, error) {
+	if err := home.CheckName(name); err != nil {
+		return control.Joined{}, control.Usage("join it with `hearth join LINK --as NAME`", "%w", err)
 	}
 	h := d.heldDrive(name)
 	h.mu.Lock()
@@ -345,11 +320,11 @@ func (d *Daemon) join(ctx context.Context, req control.JoinRequest) (control.Joi
 	return done, nil
 }
 
-// refuseKnown refuses to join what is here already.
-func (d *Daemon) refuseKnown(ctx context.Context, id log.DriveID) error {
+// knownAs returns the name of a drive here; empty if it is not.
+func (d *Daemon) knownAs(ctx context.Context, id log.DriveID) (string, error) {
 	names, err := d.home.Drives()
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, name := range names {
 		_, _ = d.openDrive(ctx, name)
@@ -358,10 +333,10 @@ func (d *Daemon) refuseKnown(ctx context.Context, id log.DriveID) error {
 		same := h.store != nil && h.store.DriveID() == id
 		h.mu.Unlock()
 		if same {
-			return control.Failed("`hearth mount "+name+" DIR` shows it", "that drive is here already, as %s", name)
+			return name, nil
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // fetchDrive makes the store of a drive that is joined, with its newest head
@@ -381,14 +356,16 @@ func (d *Daemon) fetchDrive(ctx context.Context, link *replicate.Link, name, dir
 			return control.Failed("see that the device that made the link is on, and that both are in one network; `hearth nearby` and `hearth connect HOST:PORT` help",
 				"nobody who has the drive could be reached in %v", joinTime)
 		}
+		if errors.Is(err, log.ErrRevoked) {
+			return control.Failed("ask the drive's owner for another one", "that link was revoked by the drive's owner")
+		}
 		return err
 	}
 	genesis, err := n.node.Genesis(ctx, link.Drive)
 	if err != nil {
 		return nobody(err)
 	}
-	store, err := log.JoinStore(log.StoreOptions{Dir: dir, Logger: d.logger},
-		log.Joined{Genesis: genesis, Name: name, Hold: link.Hold, Link: link.Seed})
+	store, err := log.JoinStore(log.StoreOptions{Dir: dir, Logger: d.logger}, link.Joined(genesis, name))
 	if err != nil {
 		return err
 	}

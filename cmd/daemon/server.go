@@ -53,6 +53,8 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Audit, answer(d, d.audit))
 	same(control.Export, stream(d, d.export))
 	same(control.Share, answer(d, d.share))
+	same(control.Links, answer(d, d.links))
+	same(control.Unshare, answer(d, d.unshare))
 	same(control.Join, answer(d, d.join))
 	same(control.Peers, answer(d, d.peers))
 	same(control.Connect, answer(d, d.connect))

@@ -18,11 +18,16 @@ import (
 
 func (a *app) mountCommand() *cli.Command {
 	return &cli.Command{
-		Name: "mount", Usage: "show a drive as a folder", ArgsUsage: "NAME DIR",
+		Name: "mount", Usage: "show a drive as a folder", ArgsUsage: "NAME|LINK DIR",
 		Description: describe(`Mounts a drive at DIR, an empty folder, and returns when it can be used. The
 daemon is started if none runs, and mounts the drive again whenever it starts,
-until "hearth unmount".`,
-			"mkdir -p ~/Hearth && hearth mount home ~/Hearth"),
+until "hearth unmount".
+
+A share link in place of the NAME joins its drive if it is not here yet. If the
+link names a version ("hearth share NAME@WHEN" prints such), exactly that one is
+shown, read-only: what differs from it in a single byte is refused, with exit
+code 3. The joined drive stays when it is unmounted.`,
+			"mkdir -p ~/Hearth && hearth mount home ~/Hearth\nhearth mount hearth://AQJx...@12.kY4... ~/Release"),
 		Flags: []cli.Flag{
 			boolFlag("allow-other", "let other users in, as far as modes allow"),
 			boolFlag("read-only", "refuse changes"),
@@ -36,6 +41,9 @@ func (a *app) mount(c *cli.Context) error {
 	args, err := arguments(c, 2, 2)
 	if err != nil {
 		return err
+	}
+	if isLink(args[0]) {
+		return a.mountLink(c, args)
 	}
 	if name, _, ok := strings.Cut(args[0], "@"); ok && a.isDrive(name) {
 		return control.Usage("`hearth checkout "+args[0]+" DIR` mounts an old version", "mount shows the present")
@@ -61,6 +69,28 @@ func (a *app) requestMount(ctx context.Context, req control.MountRequest) error 
 	}
 	defer d.Close()
 	_, err = client.Call[control.Mounted](ctx, d, control.Mount, req)
+	return err
+}
+
+// isLink reports whether an argument is meant as a share link.
+func isLink(arg string) bool { return strings.HasPrefix(arg, "hearth://") }
+
+// mountLink mounts the drive of a share link, or the version it names.
+func (a *app) mountLink(c *cli.Context, args []string) error {
+	if c.Bool("foreground") {
+		return control.Usage("mount it without --foreground, or `hearth join LINK` first", "--foreground needs the name of a drive")
+	}
+	dir, err := mountPoint(args[1])
+	if err != nil {
+		return err
+	}
+	d, err := a.begin(c.Context)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_, err = client.Call[control.Mounted](c.Context, d, control.Mount, control.MountRequest{Link: args[0], Path: dir,
+		Now: time.Now(), AllowOther: c.Bool("allow-other"), ReadOnly: c.Bool("read-only")})
 	return err
 }
 

@@ -69,10 +69,12 @@ func setup(env *testscript.Env) error {
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("TZ", "UTC")
 	env.Defer(func() { endDaemon(dir) })
-	// A second device, for scripts that want one.
-	other := filepath.Join(env.WorkDir, "other")
-	env.Setenv("OTHER", other)
-	env.Defer(func() { endDaemon(other) })
+	// More devices, for scripts that want them.
+	for _, name := range []string{"other", "third", "fourth", "fifth"} {
+		dir := filepath.Join(env.WorkDir, name)
+		env.Setenv(strings.ToUpper(name), dir)
+		env.Defer(func() { endDaemon(dir) })
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"rsc.io/qr"
@@ -16,9 +17,18 @@ func (a *app) shareCommand() *cli.Command {
 		Description: describe(`Prints a link, and on a terminal its QR code. Whoever has the link can read the
 whole drive and its history, now and later: send it as you would send a key.
 With --hold the link lets a device keep the drive and serve it to others without
-being able to read a name or a byte in it.`,
-			"hearth share home"),
-		Flags:  []cli.Flag{boolFlag("hold", "a link with which the drive can be kept, and not read"), jsonFlag()},
+being able to read a name or a byte in it.
+
+Each link is one of its own: "hearth unshare" revokes it and no other. NAME@WHEN
+makes a strong link: it names a version and the checkpoint that ends with it, so
+that "hearth mount" of it shows exactly that version, or refuses. Tag the version
+if it is to be kept. Such a link, too, lets its holder read the whole drive.`,
+			"hearth share home\nhearth share home --list\nhearth share home@yesterday"),
+		Flags: []cli.Flag{
+			boolFlag("hold", "a link with which the drive can be kept, and not read"),
+			boolFlag("list", "list the links that were made"),
+			jsonFlag(),
+		},
 		Action: a.share,
 	}
 }
@@ -28,12 +38,26 @@ func (a *app) share(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.connect(c.Context)
+	name, when, timed := strings.Cut(args[0], "@")
+	name = strings.TrimSuffix(name, ":")
+	switch {
+	case timed && when == "":
+		return control.Usage("usage: hearth share NAME@WHEN, for example "+name+"@yesterday", "%s names no time", control.Show(args[0]))
+	case timed && (c.Bool("hold") || c.Bool("list")):
+		return control.Usage("leave out the @ and what follows", "--hold and --list are about the whole drive")
+	case c.Bool("list") && c.Bool("hold"):
+		return control.Usage("--list lists all links", "--list and --hold exclude each other")
+	}
+	d, err := a.drive(c.Context, name)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	made, err := client.Call[control.ShareAnswer](c.Context, d, control.Share, control.ShareRequest{Drive: args[0], Hold: c.Bool("hold")})
+	if c.Bool("list") {
+		return a.shareList(c, d, name)
+	}
+	made, err := client.Call[control.ShareAnswer](c.Context, d, control.Share,
+		control.ShareRequest{Drive: name, Hold: c.Bool("hold"), When: when, Now: time.Now()})
 	if err != nil {
 		return err
 	}
@@ -48,7 +72,11 @@ func (a *app) share(c *cli.Context) error {
 	}
 	a.printf("%s\n", made.Link)
 	if a.errTerm {
-		a.hint("on the other device: `hearth join LINK`, then `hearth mount %s DIR`", args[0])
+		if timed {
+			a.hint("on the other device: `hearth mount LINK DIR` shows version %s", made.Version)
+		} else {
+			a.hint("on the other device: `hearth join LINK`, then `hearth mount %s DIR`", name)
+		}
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ type Acquaintance struct {
 // Shared is a share link that was made here. The link itself is not kept.
 type Shared struct {
 	Drive     string    `json:"drive"`
-	Recipient Hex       `json:"recipient,omitzero"` // of its key boxes; none: it only lets hold
+	Recipient Hex       `json:"recipient,omitzero"` // of its key boxes
 	Made      time.Time `json:"made"`
 }
 

@@ -21,16 +21,21 @@ const (
 // Keyring holds the read keys of a drive, by epoch. It seals under the newest
 // and opens under all. All methods may be called at the same time.
 type Keyring struct {
-	mu   sync.Mutex                  // held by Add
-	keys atomic.Pointer[[]*epochKey] // newest first; never changed in place
+	mu    sync.Mutex                  // held by Add
+	keys  atomic.Pointer[[]*epochKey] // newest first; never changed in place
+	added atomic.Pointer[chan struct{}]
 }
 
 // NewKeyring returns a Keyring that holds no key yet.
 func NewKeyring() *Keyring {
 	k := &Keyring{}
 	k.keys.Store(new([]*epochKey))
+	k.added.Store(new(make(chan struct{})))
 	return k
 }
+
+// Added returns a channel that is closed when a key is added.
+func (k *Keyring) Added() <-chan struct{} { return *k.added.Load() }
 
 // Add adds the read key of an epoch, replacing one added before.
 func (k *Keyring) Add(epoch uint32, readKey [32]byte) {
@@ -41,6 +46,7 @@ func (k *Keyring) Add(epoch uint32, readKey [32]byte) {
 	keys = append(keys, key)
 	slices.SortFunc(keys, func(a, b *epochKey) int { return int(int64(b.epoch) - int64(a.epoch)) })
 	k.keys.Store(&keys)
+	close(*k.added.Swap(new(make(chan struct{}))))
 }
 
 func (k *Keyring) find(epoch uint32) (*epochKey, error) {
