@@ -278,7 +278,7 @@ func converse(t *testing.T) (*log.Store, transcript) {
 	boxes := request{typ: msgBoxes, log: logName{drive: name.drive}, recipient: seed32(8)}
 	tr.add("boxes", "reader", boxes.encode())
 	box := newMessage(nil, msgBox)
-	box.Raw(encoded(&log.KeyBox{Epoch: 1, Recipient: seed32(8)}))
+	box.Raw(encoded(&log.KeyBox{Epoch: 1, Kind: log.RecipientLink, Recipient: seed32(8)}))
 	tr.add("boxes", "author", seal(&box))
 	end := newMessage(nil, msgEnd)
 	end.U8(endOK)
