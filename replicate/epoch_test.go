@@ -113,7 +113,6 @@ func TestRevoke(t *testing.T) {
 	await(t, "both readers are up to date", func() bool { return sameVersion(driveB) && sameVersion(driveC) })
 
 	last := driveC.Newest()
-	sizeX := atX.Logs()[0].Head().Size
 	revoke(t, store, drive, toC)
 	secret := []byte("nothing for c")
 	write(t, drive, "new", secret)
@@ -134,7 +133,7 @@ func TestRevoke(t *testing.T) {
 	}
 
 	// A holder, too.
-	sizeX = atX.Logs()[0].Head().Size
+	sizeX := atX.Logs()[0].Head().Size
 	revoke(t, store, drive, toX)
 	write(t, drive, "newer", secret)
 	await(t, "the revoked holder is told", atX.Ended)

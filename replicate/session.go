@@ -53,9 +53,8 @@ type session struct {
 	drives  map[log.DriveID]bool
 	profile profile
 	told    string                        // the name that it was told; empty: none
-	tells   int                           // how often that was
+	tells   int                           // how often it was told one
 	named   int                           // how often it told its own
-	int                                   // how often it told its own
 	pushed  map[logName]uint64            // sizes of the heads that were sent
 	owned   map[logName]uint64            // up to where it was told what is here
 	cannot  map[log.DriveID]time.Time     // when it said that it does no walks
