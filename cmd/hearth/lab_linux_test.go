@@ -154,7 +154,8 @@ func (l *lab) must(err error) {
 }
 
 // within logs a time that was promised to be at most most. In a full run the
-// promise is held to the letter, else more than room is a failure.
+// promise is held to the letter. Else the machine has other work, and only what
+// is no matter of time any more is a failure: three times as much as room.
 func (l *lab) within(what string, took, most, room time.Duration) {
 	l.Helper()
 	verdict := "kept"
@@ -164,6 +165,8 @@ func (l *lab) within(what string, took, most, room time.Duration) {
 	l.Logf("%s: %v, promised %v: %s", what, took.Round(time.Millisecond), most.Round(time.Millisecond), verdict)
 	if labFull {
 		room = most
+	} else {
+		room *= 3
 	}
 	if took > room {
 		l.Errorf("%s took %v, promised are %v", what, took, most)
