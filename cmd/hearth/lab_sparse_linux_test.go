@@ -112,7 +112,7 @@ func labSparse(l *lab) {
 		if n > v.most {
 			l.Logf("promised are %d: NOT KEPT, unless one of them only told what had arrived", v.most)
 		}
-		if n > v.most+2 { // such a message looks like a request from outside
+		if n > v.most+3 { // such a message looks like a request from outside
 			l.Errorf("the read from the %s took %d dependent requests, more than %d", v.name, n, v.most)
 		}
 
