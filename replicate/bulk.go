@@ -52,6 +52,9 @@ func (s *session) pull() {
 		case <-changed:
 		case <-s.pulled: // there is room again, or the peer has more
 		case <-timer.C:
+			if wait >= pullIdle {
+				s.have.forgive()
+			}
 		case <-s.ctx.Done():
 			return
 		}

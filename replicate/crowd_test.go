@@ -188,6 +188,14 @@ func TestHoldingsBound(t *testing.T) {
 	if small.has(name, 7) || !small.hasAll(name, []uint64{6, 8}) {
 		t.Fatal("what was gone is remembered otherwise")
 	}
+	small.add(name, []span{{7, 1}})
+	small.lacks(name, []uint64{8})
+	if !small.has(name, 7) || small.has(name, 8) {
+		t.Fatal("what is said again does not count")
+	}
+	if small.forgive(); !small.has(name, 8) {
+		t.Fatal("a peer is never asked again")
+	}
 }
 
 // A window opens on a path that delivers, and closes on one that does not.

@@ -179,7 +179,7 @@ func (s *session) get(ctx context.Context, lane *lane, l *log.Log, indexes []uin
 			unstored = err
 			return nil
 		}
-		if lane == s.bulk {
+		if lane == s.bulk && len(p.bytes) > 0 {
 			s.window.took(len(p.bytes), s.conn.Stats().MinRTT) // with what queues make of it, queues would grow
 		}
 		return err

@@ -27,11 +27,12 @@ const (
 type holdings struct {
 	mu   sync.Mutex
 	logs map[logName]*roaring64.Bitmap
-	grew map[logName]time.Time // when a peer last said that it has more
+	gone map[logName]*roaring64.Bitmap // of these, what it could not give of late
+	grew map[logName]time.Time         // when a peer last said that it has more
 }
 
 func newHoldings() holdings {
-	return holdings{logs: map[logName]*roaring64.Bitmap{}, grew: map[logName]time.Time{}}
+	return holdings{logs: map[logName]*roaring64.Bitmap{}, gone: map[logName]*roaring64.Bitmap{}, grew: map[logName]time.Time{}}
 }
 
 // add takes in what a peer says that it has. What would need more memory than
@@ -57,6 +58,9 @@ func (h *holdings) add(name logName, ranges []span) {
 			break
 		}
 		b.AddRange(r.first, r.first+r.n)
+		if gone := h.gone[name]; gone != nil {
+			gone.RemoveRange(r.first, r.first+r.n)
+		}
 	}
 	b.RunOptimize()
 	h.grew[name] = time.Now()
@@ -69,34 +73,42 @@ func (h *holdings) growing(name logName) bool {
 	return time.Since(h.grew[name]) < tiredTime
 }
 
-// lacks takes in that a peer could not give these.
+// lacks takes in that a peer could not give these, until it says that it has
+// them or forgive is called: it may be behind with the tiles that verify them.
 func (h *holdings) lacks(name logName, indexes []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if b := h.logs[name]; b != nil {
-		for _, i := range indexes {
-			b.Remove(i)
-		}
+	if h.gone[name] == nil {
+		h.gone[name] = roaring64.New()
 	}
+	h.gone[name].AddMany(indexes)
+}
+
+// forgive lets the peer be asked again for what it could not give.
+func (h *holdings) forgive() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.gone)
+}
+
+// knows reports whether a peer is believed to have an entry. With mu held.
+func (h *holdings) knows(name logName, index uint64) bool {
+	b, gone := h.logs[name], h.gone[name]
+	return b != nil && b.Contains(index) && (gone == nil || !gone.Contains(index))
 }
 
 func (h *holdings) has(name logName, index uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b := h.logs[name]
-	return b != nil && b.Contains(index)
+	return h.knows(name, index)
 }
 
 // hasAll reports whether a peer is known to have all of these.
 func (h *holdings) hasAll(name logName, indexes []uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b := h.logs[name]
-	if b == nil {
-		return false
-	}
 	for _, i := range indexes {
-		if !b.Contains(i) {
+		if !h.knows(name, i) {
 			return false
 		}
 	}

@@ -10,6 +10,9 @@ const (
 	windowLeast = 128 << 10
 	windowFirst = 512 << 10
 	windowMost  = 16 << 20
+	// windowEntries bounds it in entries, which may be small: as many as a lane's
+	// requests can ask for.
+	windowEntries = maxPending * pullEntries * 3 / 4
 	// queueTime is the queue that a transfer nobody waits for may make: what a
 	// person asks for meanwhile comes behind it.
 	queueTime = 100 * time.Millisecond
@@ -38,14 +41,14 @@ func newWindow() *window { return &window{mean: 64 << 10, limit: windowFirst} }
 func (w *window) room(share int64) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return int(max(w.limit*share/4/w.mean, 1) - w.inFlight)
+	return int(max(min(w.limit/w.mean, windowEntries)*share/4, 1) - w.inFlight)
 }
 
 // open returns how many entries the window has.
 func (w *window) open() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return int(max(w.limit/w.mean, 1))
+	return int(max(min(w.limit/w.mean, windowEntries), 1))
 }
 
 // asked counts entries that are asked for, and answered those that were.
