@@ -122,7 +122,7 @@ func TestForkRelayed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if testing.Short() && c[1] > 100 {
-				t.Skip("short")
+				t.Skip("hundreds of versions are slow under the race detector; make test makes them")
 			}
 			f := newForked(t, c[0], c[1])
 			// The reader has the hashes up to its head, so that it can tell of

@@ -30,10 +30,10 @@ func TestMain(m *testing.M) {
 // every row must be recorded.
 func TestExchangesRun(t *testing.T) {
 	if testing.Short() {
-		t.Skip("short")
+		t.Skip("it runs daemons, a minute in all; make test does")
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("no FUSE here")
+		t.Skip("a joined drive is mounted, and this machine has no FUSE")
 	}
 	base := t.TempDir()
 	exe := filepath.Join(base, "hearth")
