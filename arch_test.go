@@ -146,13 +146,14 @@ func TestFileSystemKnowsNoKernel(t *testing.T) {
 	}
 }
 
-// homes are dependencies that one folder keeps to itself.
-var homes = map[string]string{
-	"github.com/hanwen/go-fuse/": "fs/mount",
-	"github.com/urfave/cli/":     "cmd/hearth",
-	"github.com/quic-go/":        "replicate/peer",
-	"github.com/grandcat/":       "discovery",
-	"rsc.io/qr":                  "cmd/hearth",
+// homes are dependencies that one folder keeps to itself. Benchmarks measure
+// QUIC alone beside what is made of it.
+var homes = map[string][]string{
+	"github.com/hanwen/go-fuse/": {"fs/mount"},
+	"github.com/urfave/cli/":     {"cmd/hearth"},
+	"github.com/quic-go/":        {"replicate/peer", "cmd/bench"},
+	"github.com/grandcat/":       {"discovery"},
+	"rsc.io/qr":                  {"cmd/hearth"},
 }
 
 func TestDependenciesStayAtHome(t *testing.T) {
@@ -161,9 +162,9 @@ func TestDependenciesStayAtHome(t *testing.T) {
 			continue
 		}
 		s.imports(func(at, p, _ string) {
-			for dep, home := range homes {
-				if strings.HasPrefix(p, dep) && !under(s.dir, home) {
-					t.Errorf("%s: %s is for %s alone", at, p, home)
+			for dep, in := range homes {
+				if strings.HasPrefix(p, dep) && !slices.ContainsFunc(in, func(home string) bool { return under(s.dir, home) }) {
+					t.Errorf("%s: %s is for %s alone", at, p, strings.Join(in, " and "))
 				}
 			}
 		})

@@ -23,6 +23,8 @@ type limits struct {
 	// syncs it, so that neither a commit nor a rollover finds more to wait
 	// for.
 	syncBehind int64
+	// Of a replica, the background has that much written out and waits for
+	// nothing: see writeBehind.
 	// hurried takes the place of syncBehind while programs wait for syncs.
 	hurried int64
 	// While commits are small, zeros are kept ahead in the tail so that a
@@ -42,6 +44,11 @@ type limits struct {
 	// rollDead is how many dead bytes in the tail are worth a new segment.
 	rollDead int64
 }
+
+// replicaMarks is how many times more of a replica is recovered after a crash:
+// to settle it takes several syncs, and nobody waits at its next opening for what
+// nobody asks for.
+const replicaMarks = 4
 
 func newLimits(tiny bool) limits {
 	if tiny {
@@ -302,6 +309,7 @@ func (l *Log) syncTail(seg *segment) error {
 		return l.fail(err)
 	}
 	l.unsynced.Add(-before)
+	l.begun.Store(0)
 	return nil
 }
 
@@ -416,10 +424,19 @@ func (l *Log) nudge() {
 // behind reports whether so much is not synced that the background should.
 func (l *Log) behind() bool {
 	n := l.unsynced.Load()
+	if l.replica {
+		return n-l.begun.Load() >= l.limits.syncBehind
+	}
 	return n >= l.limits.syncBehind || n >= l.limits.hurried && l.Hurried()
 }
 
-func (l *Log) markDue() bool { return l.sinceMark.Load() >= l.limits.mark }
+func (l *Log) markDue() bool {
+	limit := l.limits.mark
+	if l.replica {
+		limit *= replicaMarks
+	}
+	return l.sinceMark.Load() >= limit
+}
 
 // background is the goroutine of a log. Close ends it.
 func (l *Log) background(ctx context.Context) {
@@ -440,7 +457,11 @@ func (l *Log) housekeep() {
 	if l.usable() != nil {
 		return
 	}
-	if l.behind() {
+	switch {
+	case !l.behind():
+	case l.replica:
+		l.writeBehind()
+	default:
 		l.syncBehind()
 	}
 	if l.wantZeros.Swap(false) {
@@ -469,6 +490,22 @@ func (l *Log) syncBehind() {
 		return
 	}
 	_ = l.syncTail(seg) // poisons the log if it fails
+	l.segs.put(seg)
+}
+
+// writeBehind has the tail written out while a replica grows. Nobody waits for
+// a commit of a replica, so nothing need be durable before it is settled: and a
+// thread in a system call that waits for the disk takes from those who receive.
+func (l *Log) writeBehind() {
+	l.mu.RLock()
+	seg, err := l.segs.get(l.tailNum)
+	l.mu.RUnlock()
+	if err != nil {
+		return
+	}
+	n := l.unsynced.Load()
+	seg.file.WriteBack()
+	l.begun.Store(n)
 	l.segs.put(seg)
 }
 

@@ -98,6 +98,7 @@ type Log struct {
 
 	durable   atomic.Uint64 // head.Size
 	unsynced  atomic.Int64  // bytes written to the tail since its last sync
+	begun     atomic.Int64  // of unsynced, what a replica has begun to write out
 	sinceMark atomic.Int64  // bytes and entries since the mark, see markDue
 	wantZeros atomic.Bool
 	wipeDue   atomic.Bool // of a replica: dropped blocks are still in the segments

@@ -37,6 +37,10 @@ type Options struct {
 	// Met is told the beacon secret of a device that a drive is shared with,
 	// and its name, also when it gets another one.
 	Met func(key [32]byte, name string, beacon [32]byte)
+	// Rush is told when transfers fill a fast path, and when they do no more: see
+	// [peer.Options].
+	Rush func(bool)
+
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
@@ -107,7 +111,7 @@ func New(o Options) (*Node, error) {
 	if o.now == nil {
 		o.now, o.after = time.Now, time.After
 	}
-	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger, Up: o.Up, Down: o.Down})
+	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger, Up: o.Up, Down: o.Down, Rush: o.Rush})
 	if err != nil {
 		return nil, err
 	}

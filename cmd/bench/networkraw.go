@@ -6,20 +6,24 @@ import (
 	"bufio"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	bignum "math/big"
 	"os"
 	"os/exec"
 	"strconv"
 	"time"
 
-	"hearth/replicate/peer"
+	"github.com/quic-go/quic-go"
 )
 
-// The raw connection has an end in each of two processes, which are this
-// program: one says where it listens, takes in one stream and says how many
-// seconds that took; the other sends.
+// The raw connection is quic-go's alone, over a plain socket, and has an end in
+// each of two processes, which are this program: one says where it listens, takes
+// in one stream and says how many seconds that took; the other sends.
 const (
 	rawReceiveVerb = "-raw-receive" // SIZE
 	rawSendVerb    = "-raw-send"    // SIZE ADDRESS
@@ -34,28 +38,50 @@ func rawEnd(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return err
-	}
-	ep, err := peer.Listen(peer.Options{Key: key, Listen: "127.0.0.1:0"})
-	if err != nil {
-		return err
-	}
 	switch {
 	case args[0] == rawReceiveVerb && len(args) == 2:
-		err = rawReceive(ctx, ep, size, stdout)
+		return rawReceive(ctx, size, stdout)
 	case args[0] == rawSendVerb && len(args) == 3:
-		err = rawSend(ctx, ep, size, args[2])
-	default:
-		err = fmt.Errorf("%s takes another number of arguments", args[0])
+		return rawSend(ctx, size, args[2])
 	}
-	return errors.Join(err, ep.Close())
+	return fmt.Errorf("%s takes another number of arguments", args[0])
 }
 
-func rawReceive(ctx context.Context, ep *peer.Endpoint, size int, stdout io.Writer) error {
-	fmt.Fprintln(stdout, ep.Addr())
-	c, err := ep.Accept(ctx)
+// rawConfig has windows as large as Hearth's become.
+func rawConfig() *quic.Config {
+	return &quic.Config{InitialStreamReceiveWindow: 8 * mib, MaxStreamReceiveWindow: 8 * mib, InitialConnectionReceiveWindow: 16 * mib, MaxConnectionReceiveWindow: 16 * mib}
+}
+
+// rawTLS is a certificate of today, and a side that asks for none.
+func rawTLS() (*tls.Config, error) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{SerialNumber: bignum.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		Certificates:       []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}},
+		NextProtos:         []string{"raw"},
+		InsecureSkipVerify: true,
+	}, nil
+}
+
+func rawReceive(ctx context.Context, size int, stdout io.Writer) error {
+	tlsConfig, err := rawTLS()
+	if err != nil {
+		return err
+	}
+	l, err := quic.ListenAddr("127.0.0.1:0", tlsConfig, rawConfig())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	fmt.Fprintln(stdout, l.Addr())
+	c, err := l.Accept(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,7 +90,7 @@ func rawReceive(ctx context.Context, ep *peer.Endpoint, size int, stdout io.Writ
 		return err
 	}
 	start := time.Now()
-	// Into the void, in pieces as large as Hearth reads at a time.
+	// Into the void, in large pieces.
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{st}, make([]byte, 256*kib))
 	took := time.Since(start)
 	if err != nil {
@@ -74,19 +100,23 @@ func rawReceive(ctx context.Context, ep *peer.Endpoint, size int, stdout io.Writ
 		return fmt.Errorf("%d of %d bytes arrived", n, size)
 	}
 	fmt.Fprintln(stdout, took.Seconds())
-	if err := st.CloseWrite(); err != nil { // says that all arrived
+	if err := st.Close(); err != nil { // says that all arrived
 		return err
 	}
 	<-c.Context().Done()
 	return nil
 }
 
-func rawSend(ctx context.Context, ep *peer.Endpoint, size int, addr string) error {
-	c, err := ep.Dial(ctx, addr, nil)
+func rawSend(ctx context.Context, size int, addr string) error {
+	tlsConfig, err := rawTLS()
 	if err != nil {
 		return err
 	}
-	st, err := c.OpenStream(ctx)
+	c, err := quic.DialAddr(ctx, addr, tlsConfig, rawConfig())
+	if err != nil {
+		return err
+	}
+	st, err := c.OpenStreamSync(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,12 +127,11 @@ func rawSend(ctx context.Context, ep *peer.Endpoint, size int, addr string) erro
 			return err
 		}
 	}
-	if err := st.CloseWrite(); err != nil {
+	if err := st.Close(); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, st)
-	c.Close(peer.CodeDone, "")
-	return err
+	return errors.Join(err, c.CloseWithError(0, ""))
 }
 
 // raw measures one connection, in MB/s, for the row beside it.

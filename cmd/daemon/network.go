@@ -63,7 +63,7 @@ func (n *network) start(d *Daemon) error {
 	options := replicate.Options{
 		Key: ed25519.NewKeyFromSeed(id.Seed[:]), Listen: config.Listen, Name: device.Name, Beacon: id.Beacon,
 		Up: int64(config.Up), Down: int64(config.Down), Banned: bans(known),
-		Logger: d.logger, Met: n.met, Ban: n.ban, WrongKey: n.wrongKey, Stream: d.stream,
+		Logger: d.logger, Met: n.met, Ban: n.ban, WrongKey: n.wrongKey, Stream: d.stream, Rush: rush(),
 		Audits: earlierAudits(&known), Audited: n.audited,
 	}
 	node, err := replicate.New(options)

@@ -32,6 +32,9 @@ type File interface {
 	PunchHole(off, n int64) error
 	// Datasync makes the contents and the size durable.
 	Datasync() error
+	// WriteBack has the kernel begin to write the contents out, and does not
+	// wait: a Datasync later has less to wait for. It makes nothing durable.
+	WriteBack()
 	// Size returns the file's size.
 	Size() (int64, error)
 	Close() error

@@ -139,6 +139,8 @@ func (f *osFile) Datasync() error {
 	return nil
 }
 
+func (f *osFile) WriteBack() { writeBack(f.f) }
+
 func (f *osFile) Size() (int64, error) {
 	info, err := f.f.Stat()
 	if err != nil {

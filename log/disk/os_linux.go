@@ -11,6 +11,11 @@ func datasync(f *os.File) error {
 	return control(f, unix.Fdatasync)
 }
 
+// writeBack is a hint: what it cannot begin, or what fails, a sync does or says.
+func writeBack(f *os.File) {
+	_ = control(f, func(fd int) error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
 func allocate(f *os.File, off, n int64) error {
 	return control(f, func(fd int) error { return unix.Fallocate(fd, 0, off, n) })
 }

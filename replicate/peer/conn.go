@@ -21,6 +21,7 @@ const (
 type Conn struct {
 	qc     *quic.Conn
 	reg    *registry
+	ep     *Endpoint
 	up     *limit
 	down   *limit
 	peer   Key
@@ -42,7 +43,7 @@ func newConn(e *Endpoint, qc *quic.Conn, dialed bool) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{qc: qc, reg: e.reg, up: e.up, down: e.down, peer: peer, dialed: dialed, parts: parties{dialer: peer, listener: e.self}, pad: random()}
+	c := &Conn{qc: qc, reg: e.reg, ep: e, up: e.up, down: e.down, peer: peer, dialed: dialed, parts: parties{dialer: peer, listener: e.self}, pad: random()}
 	c.meter.begin(time.Now())
 	if dialed {
 		c.parts = parties{dialer: e.self, listener: peer}

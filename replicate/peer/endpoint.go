@@ -33,14 +33,15 @@ type Endpoint struct {
 	listener  *quic.Listener
 	reg       *registry
 	up, down  *limit
+	rush      rush
 
 	ctx       context.Context // ends when Close begins
 	cancel    context.CancelFunc
 	closing   sync.Once
 	closeErr  error
 	measuring sync.WaitGroup
-	dialing   sync.WaitGroup
-	dialingMu sync.Mutex // no Add to dialing after ctx ended
+	working   sync.WaitGroup // those who dial, and the watch of a rush
+	workingMu sync.Mutex     // no Add to working after ctx ended
 }
 
 // Listen opens the socket. The caller must call Accept again and again (only
@@ -52,6 +53,7 @@ func Listen(options Options) (*Endpoint, error) {
 		return nil, err
 	}
 	e := &Endpoint{self: publicKey(options.Key), options: options, reg: newRegistry(&options), up: newLimit(), down: newLimit()}
+	e.rush.told = options.Rush
 	e.SetRates(options.Up, options.Down)
 	if e.cert, err = certificate(options.Key); err != nil {
 		return nil, err
@@ -68,8 +70,12 @@ func Listen(options Options) (*Endpoint, error) {
 		return nil, fmt.Errorf("listen on %s: %w", options.Listen, err)
 	}
 	quiet()
+	conn, err := newSocket(e.udp)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", options.Listen, err), e.udp.Close())
+	}
 	e.transport = &quic.Transport{
-		Conn:                e.udp,
+		Conn:                conn,
 		ConnectionIDLength:  8,
 		StatelessResetKey:   reset,
 		VerifySourceAddress: func(net.Addr) bool { return e.reg.crowded() },
@@ -200,10 +206,10 @@ func (e *Endpoint) enter(qc *quic.Conn, dialed bool) (*Conn, error) {
 // ErrRefused, ErrNoAnswer (after 5 s without a packet), and those of the
 // network.
 func (e *Endpoint) Dial(ctx context.Context, addr string, expect *Key) (*Conn, error) {
-	if !e.startDialing() {
+	if !e.enterWork() {
 		return nil, ErrClosed
 	}
-	defer e.dialing.Done()
+	defer e.working.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(e.ctx, func() { cancel(ErrClosed) })()
@@ -230,13 +236,14 @@ func (e *Endpoint) Dial(ctx context.Context, addr string, expect *Key) (*Conn, e
 	return nil, fmt.Errorf("dial %s: %w", addr, errors.Join(errs...))
 }
 
-func (e *Endpoint) startDialing() bool {
-	e.dialingMu.Lock()
-	defer e.dialingMu.Unlock()
+// enterWork adds to working, unless Close began.
+func (e *Endpoint) enterWork() bool {
+	e.workingMu.Lock()
+	defer e.workingMu.Unlock()
 	if e.ctx.Err() != nil {
 		return false
 	}
-	e.dialing.Add(1)
+	e.working.Add(1)
 	return true
 }
 
@@ -269,10 +276,10 @@ func resolve(ctx context.Context, addr string) ([]netip.AddrPort, error) {
 // waits for the first and returns its error.
 func (e *Endpoint) Close() error {
 	e.closing.Do(func() {
-		e.dialingMu.Lock()
+		e.workingMu.Lock()
 		e.cancel()
-		e.dialingMu.Unlock()
-		e.dialing.Wait()
+		e.workingMu.Unlock()
+		e.working.Wait()
 		e.measuring.Wait()
 		var wg sync.WaitGroup
 		for _, c := range e.reg.shut() {

@@ -33,6 +33,10 @@ type Options struct {
 	// Up and Down limit what is sent and received, see [Endpoint.SetRates].
 	Up, Down int64 // bytes a second [no limit]
 
+	// Rush is told that much is carried, some 80 MB/s or more, and that it is not
+	// any more, in turns, by one goroutine at a time [nobody is told].
+	Rush func(bool)
+
 	MaxConns   int // connections in all, both directions [256]
 	MaxPerPeer int // connections with one device key, both directions [4]
 	MaxStreams int // streams the other side may have open on a connection [64]

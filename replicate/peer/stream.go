@@ -62,6 +62,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 	n, err := s.qs.Read(p)
 	s.conn.meter.read.Add(uint64(n))
+	s.conn.ep.carry(n)
 	if down.on() {
 		down.pay(urgent, n)
 	}
@@ -83,6 +84,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 		n, err := s.qs.Write(piece)
 		done += n
 		s.conn.meter.wrote.Add(uint64(n))
+		s.conn.ep.carry(n)
 		if err != nil || done == len(p) {
 			return done, failure(err)
 		}

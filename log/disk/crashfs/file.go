@@ -242,6 +242,9 @@ func (c *FS) punch(n *inode, off, end int64) {
 	}
 }
 
+// WriteBack does nothing: without a Datasync any write may be lost or not.
+func (h *handle) WriteBack() {}
+
 func (h *handle) Datasync() error {
 	return h.c.do(h.op(OpDatasync, 0, 0), func(int64) error {
 		if err := h.check(false); err != nil {
