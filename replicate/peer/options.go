@@ -33,7 +33,7 @@ type Options struct {
 	// Up and Down limit what is sent and received, see [Endpoint.SetRates].
 	Up, Down int64 // bytes a second [no limit]
 
-	// Rush is told that much is carried, some 80 MB/s or more, and that it is not
+	// Rush is told that much is carried, some 40 MB/s or more, and that it is not
 	// any more, in turns, by one goroutine at a time [nobody is told].
 	Rush func(bool)
 

@@ -6,10 +6,10 @@ import (
 )
 
 const (
-	// A rush begins with rushBytes within rushTime, 80 MB/s, and ends when in
-	// one that long less than a quarter of that came.
+	// A rush begins with rushBytes within rushTime, 40 MB/s, and ends when they
+	// take twice as long.
 	rushBytes = 4 << 20
-	rushTime  = 50 * time.Millisecond
+	rushTime  = 100 * time.Millisecond
 )
 
 // rush notices that much is carried: see Options.Rush.
@@ -49,7 +49,7 @@ func (e *Endpoint) watchRush() {
 	r.told(true)
 	defer r.running.Store(false)
 	defer r.told(false)
-	ticker := time.NewTicker(4 * rushTime)
+	ticker := time.NewTicker(2 * rushTime)
 	defer ticker.Stop()
 	for before := r.bytes.Load(); ; {
 		select {

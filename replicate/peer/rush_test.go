@@ -34,12 +34,12 @@ func TestRush(t *testing.T) {
 				}
 			}
 		}
-		send(40<<20, 5*time.Second)
-		expect("40 MiB/s")
+		send(30<<20, 5*time.Second)
+		expect("30 MiB/s")
 		send(200<<20, time.Second)
 		expect("200 MiB/s", true)
-		send(60<<20, time.Second) // a pause of the disk ends nothing
-		expect("then 60 MiB/s", true)
+		send(30<<20, time.Second) // a pause of the disk ends nothing
+		expect("then 30 MiB/s", true)
 		send(2<<20, time.Second)
 		expect("then 2 MiB/s", true, false)
 		send(200<<20, time.Second)
