@@ -18,6 +18,9 @@ type UndoOptions struct {
 	// Force undoes also what was changed again later; the later state stays
 	// in the history.
 	Force bool
+	// Limit is of how many affected files at most the entries of what was done
+	// are wanted, which takes longer than to do it; 0: however many there are.
+	Limit int
 }
 
 // Result says what undo, redo, restore or undelete did, or would do.
@@ -25,6 +28,7 @@ type Result struct {
 	Version Version // the version it made; zero after a dry run
 	Change  Change  // what was undone, or redone
 	Entries []DiffEntry
+	Omitted bool // there are no entries, because there would be more than wanted
 }
 
 // ConflictError lists what keeps an undo from happening: later changes to the
@@ -98,6 +102,10 @@ func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick 
 		return res, err
 	}
 	res.Version = v
+	if o.Limit > 0 && res.Change.Files > o.Limit {
+		res.Omitted = true
+		return res, nil
+	}
 	s, err := d.At(ctx, v)
 	if err != nil {
 		return res, err

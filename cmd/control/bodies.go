@@ -217,11 +217,13 @@ type UndeleteRequest struct {
 	DryRun bool `json:"dry_run,omitempty"`
 }
 
-// UndoRequest takes back, or does again, the newest change at a path.
+// UndoRequest takes back, or does again, the newest change at a path. If it
+// affects more than Limit files, the answer lists none; 0: it lists all.
 type UndoRequest struct {
 	Target
 	DryRun bool `json:"dry_run,omitempty"`
 	Force  bool `json:"force,omitempty"`
+	Limit  int  `json:"limit,omitempty"`
 }
 
 // Result is what restore, undelete, undo and redo did, or would do.
@@ -229,7 +231,9 @@ type Result struct {
 	Version
 	Summary string      `json:"summary"`
 	Entries []DiffEntry `json:"entries"`
-	DryRun  bool        `json:"dry_run,omitempty"`
+	// Omitted is how many files were affected, when that is too many to list.
+	Omitted int  `json:"omitted,omitempty"`
+	DryRun  bool `json:"dry_run,omitempty"`
 }
 
 // TagRequest names a version of a path, or takes the name away.

@@ -223,7 +223,7 @@ func (d *Daemon) undo(ctx context.Context, req control.UndoRequest) (control.Res
 	if err != nil {
 		return control.Result{}, err
 	}
-	r, err := p.drive.Undo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force})
+	r, err := p.drive.Undo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force, Limit: req.Limit})
 	d.settle(ctx, p.name)
 	return result(r, "undone", req.DryRun), err
 }
@@ -233,7 +233,7 @@ func (d *Daemon) redo(ctx context.Context, req control.UndoRequest) (control.Res
 	if err != nil {
 		return control.Result{}, err
 	}
-	r, err := p.drive.Redo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force})
+	r, err := p.drive.Redo(ctx, fs.UndoOptions{Path: p.path, DryRun: req.DryRun, Force: req.Force, Limit: req.Limit})
 	d.settle(ctx, p.name)
 	return result(r, "redone", req.DryRun), err
 }
@@ -241,13 +241,16 @@ func (d *Daemon) redo(ctx context.Context, req control.UndoRequest) (control.Res
 // result describes what was done, and in one line: "undone: deleted a, b".
 func result(r fs.Result, did string, dry bool) control.Result {
 	out := control.Result{Version: version(r.Version), DryRun: dry, Entries: []control.DiffEntry{}}
+	if r.Omitted {
+		out.Omitted = r.Change.Files
+	}
 	for _, e := range r.Entries {
 		out.Entries = append(out.Entries, entry(e))
 	}
 	switch {
 	case dry:
 		out.Summary = "would be " + did
-	case len(r.Entries) == 0:
+	case len(r.Entries) == 0 && !r.Omitted:
 		out.Summary = "nothing to change"
 	default:
 		out.Summary = did

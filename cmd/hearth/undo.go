@@ -36,6 +36,9 @@ func (a *app) redoCommand() *cli.Command {
 	}
 }
 
+// undoListed is of how many files at most a person is told one by one.
+const undoListed = 1000
+
 func (a *app) undo(c *cli.Context, route string) error {
 	args, err := arguments(c, 0, 1)
 	if err != nil {
@@ -52,12 +55,20 @@ func (a *app) undo(c *cli.Context, route string) error {
 		return err
 	}
 	defer d.Close()
+	limit := undoListed
+	if c.Bool("json") {
+		limit = 0
+	}
 	r, err := client.Call[control.Result](c.Context, d, route,
-		control.UndoRequest{Target: t, DryRun: c.Bool("dry-run"), Force: c.Bool("force")})
+		control.UndoRequest{Target: t, DryRun: c.Bool("dry-run"), Force: c.Bool("force"), Limit: limit})
 	if err != nil {
 		return err
 	}
-	return a.result(c, r)
+	if err := a.result(c, r); err != nil || r.Omitted == 0 {
+		return err
+	}
+	a.printf("%d files: too many to list, `hearth diff %s@%d` does\n", r.Omitted, path, r.Version.Version-1)
+	return nil
 }
 
 // here is the current folder, or the nearest above it that is still there:
