@@ -18,7 +18,7 @@ const (
 	// transport drops what a connection has not got to when 256 packets wait,
 	// and the other side takes that for a path that is full.
 	yieldAt = 64
-	oobSize = 128
+	oobSize = 256
 )
 
 // socket is a UDP socket that takes packets from the kernel by the train: all
@@ -36,6 +36,7 @@ type socket struct {
 	at     int            // the one that rest is of
 	rest   []byte         // packets that were not handed over
 	size   int            // of a packet of them; the last may be smaller
+	oob    []byte         // what the kernel says of each of them
 	handed int            // packets, since others could run
 }
 
@@ -78,30 +79,30 @@ func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 			}
 		}
 		t := &s.trains[s.at]
-		s.rest, s.size = t.Buffers[0][:t.N], packetSize(t)
+		s.rest = t.Buffers[0][:t.N]
+		s.size, s.oob = packets(t)
 	}
 	t := &s.trains[s.at]
 	n := 0
 	for ; n < len(ms) && len(s.rest) > 0; n++ {
 		m, packet := &ms[n], s.rest[:min(s.size, len(s.rest))]
 		s.rest = s.rest[len(packet):]
-		m.N, m.NN, m.Flags, m.Addr = copy(m.Buffers[0], packet), copy(m.OOB, t.OOB[:t.NN]), t.Flags, t.Addr
+		m.N, m.NN, m.Flags, m.Addr = copy(m.Buffers[0], packet), copy(m.OOB, s.oob), t.Flags, t.Addr
 	}
 	s.handed += n
 	return n, nil
 }
 
-// packetSize returns the size of the packets of a train, at least 1.
-func packetSize(t *ipv4.Message) int {
-	for oob := t.OOB[:t.NN]; len(oob) > 0; {
+// packets returns the size of the packets of a train, at least 1, and what else
+// the kernel says of it.
+func packets(t *ipv4.Message) (size int, oob []byte) {
+	oob = t.OOB[:t.NN]
+	if len(oob) > 0 {
+		// The size comes first: the protocol speaks before its socket does.
 		h, body, rest, err := unix.ParseOneSocketControlMessage(oob)
-		if err != nil {
-			break
+		if err == nil && h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(body) >= 4 {
+			return max(int(int32(binary.NativeEndian.Uint32(body))), 1), rest
 		}
-		if h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(body) >= 4 {
-			return max(int(int32(binary.NativeEndian.Uint32(body))), 1)
-		}
-		oob = rest
 	}
-	return max(t.N, 1)
+	return max(t.N, 1), oob
 }
