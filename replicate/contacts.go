@@ -39,15 +39,17 @@ const (
 )
 
 // meetAgain are the waits after attempts at a device that never answered; then
-// it is not tried any more, for meetRest.
+// it is not tried any more, unless somebody says again, after remeetRest, that it
+// is there.
 var meetAgain = []time.Duration{30 * time.Second, 3 * time.Minute, 20 * time.Minute}
 
-const meetRest = time.Hour
-
-// The waits after attempts at one that did.
+// The waits after attempts at one that did grow from the first to the last of
+// these, and after remeetOften attempts, some hour, to remeetRest.
 const (
 	remeetFirst = 2 * time.Second
 	remeetLast  = 2 * time.Minute
+	remeetOften = 36
+	remeetRest  = time.Hour
 )
 
 // contact is a device that another one introduced.
@@ -149,7 +151,7 @@ func (k *contacts) add(at located, by peer.Key, drive log.DriveID, connected boo
 	if c.drives != nil && len(c.drives) < contactDrives {
 		c.drives[drive] = struct{}{}
 	}
-	if c.spent() && !c.met && now.Sub(c.next) > meetRest {
+	if c.spent() && !c.met && now.After(c.next) {
 		c.tries = 0
 	}
 }
@@ -366,12 +368,12 @@ func (k *contacts) ended(c *contact, kept bool, now time.Time) {
 
 // fail notes that a device is not there, or not any more. With mu held.
 func (k *contacts) fail(c *contact, now time.Time) {
-	wait := remeetLast
+	wait := remeetRest
 	switch {
 	case !c.met && c.tries < len(meetAgain):
 		wait = meetAgain[c.tries]
-	case c.met && c.tries < 16:
-		wait = min(remeetFirst<<c.tries, remeetLast)
+	case c.met && c.tries < remeetOften:
+		wait = min(remeetFirst<<min(c.tries, 16), remeetLast)
 	}
 	c.busy, c.next = false, now.Add(wait)
 	c.tries++

@@ -416,7 +416,7 @@ func TestWhoIsLookedFor(t *testing.T) {
 		}
 		now = now.Add(max(again, time.Second))
 	}
-	if count[never] != len(meetAgain)+1 || count[at] < 200 || count[at] > 400 {
+	if count[never] != len(meetAgain)+1 || count[at] < remeetOften || count[at] > remeetOften+20 {
 		t.Fatalf("tried %d and %d times", count[never], count[at])
 	}
 	// Hours later somebody says again that it is there.
