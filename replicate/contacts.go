@@ -287,12 +287,15 @@ func (k *contacts) next(with company, now time.Time) (dial []*contact, met []Con
 	held := false
 	for at, c := range k.all {
 		where, connected := with.at[at.key]
-		if slices.Contains(where, at.addr) && !c.noted {
-			c.met, c.noted = true, true
-			met = append(met, Contact{Key: at.key, Addr: at.addr.String(), By: c.by})
+		if slices.Contains(where, at.addr) {
+			c.met, c.tries = true, 0
+			if !c.noted {
+				c.noted = true
+				met = append(met, Contact{Key: at.key, Addr: at.addr.String(), By: c.by})
+			}
 		}
 		switch {
-		case with.banned[at.key]:
+		case with.banned[at.key], with.banned[c.by] && !c.met:
 			if !c.busy {
 				delete(k.all, at)
 			}

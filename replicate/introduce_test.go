@@ -421,6 +421,9 @@ func TestWhoIsLookedFor(t *testing.T) {
 	}
 	// Hours later somebody says again that it is there.
 	k.add(never, keyOf(3), drive, false, now)
+	liar := located{keyOf(4), netip.MustParseAddrPort("192.0.2.4:1")}
+	k.add(liar, keyOf(5), drive, false, now)
+	with.banned = map[peer.Key]bool{keyOf(5): true} // so what it said counts no more
 	with.at = map[peer.Key][]netip.AddrPort{at.key: {at.addr}}
 	dial, met, _ := k.next(with, now)
 	if len(dial) != 1 || dial[0].located != never {
