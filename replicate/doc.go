@@ -5,7 +5,8 @@
 // It owns the protocol on the connections of package peer, and the decisions of
 // whom to ask for what. It may import packages peer, log (whose logs verify
 // everything before it counts) and fs (only what a walk is), and nothing else of
-// Hearth. It does not mount, and finds no peers: it is told addresses.
+// Hearth. It does not mount, and looks for no peers: it is told addresses, by
+// its user and by peers that introduce others.
 //
 // # Promises
 //
@@ -33,6 +34,8 @@
 //	HOLDS 4   drive id, 32 bytes | writer u16 |
 //	          ranges: count uvarint, (skip uvarint, n uvarint) each
 //	EPOCH 5   token, 32 bytes | the control entry that begins an epoch
+//	PEERS 6   drive id, 32 bytes | open u8, 0 or 1 | devices: count uvarint,
+//	          (device key, 32 bytes | IP address string, 4 or 16 bytes | port u16) each
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
 // it. It has the tokens of the newest hold secret that its sender knows of each
@@ -61,6 +64,11 @@
 // what was said before: all that is here when a drive is first shared, then what is
 // written and what arrives, gathered for a tenth of a second. It is a hint of whom
 // to ask, which GONE takes back.
+//
+// PEERS says, for a shared drive, which other devices are connected to its sender
+// that proved the same, newest hold secret, and the UDP addresses at which they
+// are: see Introductions. It replaces the one of that drive before it. It is sent
+// when it changes, but a second after other PEERS at the earliest.
 //
 // Either side opens streams for requests, whose first byte is 1, or 3 if nobody
 // waits for the answers: where a limit is set, these come after the others. On
@@ -134,6 +142,34 @@
 // testdata/protocol/v1/transcript.txt is a conversation that has each message at
 // least once.
 //
+// # Introductions
+//
+// Devices that know only a third one find each other through it, and stay
+// together when it is gone. What PEERS says is a hint where to dial, with the
+// device's key expected, and nothing more is believed for it.
+//
+// A device is only told of if it has said itself, in its newest PEERS of the
+// drive, that it is open; who is not open need not send PEERS. The address is the
+// one at which the sender of PEERS exchanges packets with the device, whichever of
+// them dialed, as a device listens and dials with one socket. It must be of use to
+// who is told: not unspecified, multicast or link-local; a loopback address only
+// over loopback; a private one, of RFC 1918, RFC 4193 or RFC 6598, only to who is
+// at such an address, too, or at a loopback or link-local one. Who is told holds
+// it against the same rules, with the address of who tells, and passes over what
+// breaks them.
+//
+// A device that is told passes over itself, whom it is connected to, has banned or
+// was made to forget, and all of a drive that 8 others share already. It dials at
+// most 4 at a time, for 2 s each: 8 packets to who does not answer. Who never
+// answered is tried again after half a minute, 3 and 20 minutes, and then not any
+// more, unless it is told of after another hour. In an hour there are at most 128
+// attempts without success at those who never answered, 32 for what one device
+// said, 16 at one IPv4 address or IPv6 network of 64 bits, and 8 of these for what
+// one device said. A device that answered there and shared a drive is remembered,
+// over restarts, too, and when it is missed tried again, at intervals that grow to
+// 2 minutes, and after an hour to an hour. One that shares nothing within 10 s is
+// left.
+//
 // # Eviction
 //
 // A device evicts a block only when another one has proved, by PROBE, to have
@@ -152,7 +188,8 @@
 // PROBE 64 ranges of 256 entries, a HAVE 64 ranges of 65,536 entries, the answer to
 // a WALK 8 MiB of entries, an AUDIT 512 slices of at most 4,096 bytes each. Of the
 // AUDITs of one drive by one peer, 4 in a minute are answered, and others with code
-// 3. A connection has at most 64 NAMEs, a stream at most 64 requests that are not answered. Who breaks a rule is
-// disconnected with code 16, who leaves requests without an answer, or the next
+// 3. A connection has at most 64 NAMEs, and 16 PEERS of a drive and two more for each
+// second of its life, a PEERS 32 devices, a stream at most 64 requests that are not
+// answered. Who breaks a rule is disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate

@@ -2,7 +2,9 @@ package replicate
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
+	"time"
 
 	"hearth/fs"
 	"hearth/log"
@@ -33,6 +35,9 @@ func FuzzMessages(f *testing.F) {
 		add(q.encode())
 	}
 	add((&epochNews{token: [32]byte{1}, entry: epochEntry(f)}).encode())
+	add((&introduction{drive: name.drive, open: true, devices: []located{
+		{seed32(9), netip.MustParseAddrPort("192.0.2.7:29443")}, {seed32(10), netip.MustParseAddrPort("[2001:db8::7]:29443")},
+	}}).encode())
 	f.Add([]byte{byte(msgBox), 2, 4})
 	f.Add([]byte{byte(msgTile), 1, 2, 3})
 	f.Add([]byte{byte(msgBlock), 1, 2, 3})
@@ -71,6 +76,19 @@ func FuzzMessages(f *testing.F) {
 		case msgEpoch:
 			n, _, err := decodeEpoch(m.body)
 			same(n.encode(), err)
+		case msgPeers:
+			in, err := decodeIntroduction(m.body)
+			if err != nil {
+				return
+			}
+			same(in.encode(), nil)
+			k := &contacts{all: map[located]*contact{}}
+			for _, d := range in.devices {
+				if passable(d.addr, netip.IPv6Loopback()) {
+					k.add(d, seed32(1), in.drive, false, time.Now())
+				}
+			}
+			k.next(company{drives: map[log.DriveID]int{in.drive: 0}}, time.Now())
 		default:
 			if q, err := decodeRequest(m); err == nil {
 				same(q.encode(), nil)

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,7 @@ var transcriptPath = filepath.Join("..", "testdata", "protocol", "v1", "transcri
 
 // typeNames are all message types of the protocol.
 var typeNames = map[messageType]string{
-	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS", msgEpoch: "EPOCH",
+	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS", msgEpoch: "EPOCH", msgPeers: "PEERS",
 	msgInfo: "INFO", msgProve: "PROVE", msgGet: "GET", msgWalk: "WALK", msgAudit: "AUDIT", msgProbe: "PROBE", msgHave: "HAVE", msgBoxes: "BOXES",
 	msgGenesis: "GENESIS", msgProof: "PROOF", msgTile: "TILE", msgBlock: "BLOCK", msgControl: "CONTROL",
 	msgGone: "GONE", msgEnd: "END", msgAudited: "AUDITED", msgHeld: "HELD", msgHas: "HAS", msgBox: "BOX",
@@ -263,6 +264,12 @@ func converse(t *testing.T) (*log.Store, transcript) {
 		tr.add("audit", "reader", reader.say(t, &q))
 	}
 
+	// Each says where others are that share the drive.
+	tr.add("control", "reader", (&introduction{drive: name.drive, open: true}).encode())
+	tr.add("control", "author", (&introduction{drive: name.drive, open: true, devices: []located{
+		{seed32(9), netip.MustParseAddrPort("192.0.2.7:29443")}, {seed32(10), netip.MustParseAddrPort("[2001:db8::7]:29443")},
+	}}).encode())
+
 	// A link is revoked. The box and the statement are examples: what seals and
 	// signs them is package log's, and has vectors of its own.
 	encoded := func(c log.Control) []byte {
@@ -460,6 +467,12 @@ func TestTranscriptIsUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 			again = n.encode()
+		case got.typ == msgPeers:
+			in, err := decodeIntroduction(got.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again = in.encode()
 		case got.typ < msgGenesis:
 			q, err := decodeRequest(got)
 			if err != nil {

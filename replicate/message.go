@@ -21,6 +21,7 @@ const (
 	msgHead    messageType = 3
 	msgHolds   messageType = 4
 	msgEpoch   messageType = 5
+	msgPeers   messageType = 6
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18

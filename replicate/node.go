@@ -41,6 +41,16 @@ type Options struct {
 	// [peer.Options].
 	Rush func(bool)
 
+	// Introduce has devices that share a drive told of each other and of this one,
+	// and this one dial those that it is told of: see [Node.SetIntroductions].
+	Introduce bool
+	// Contacts are where such devices were met before, the newest last, and
+	// Introduced is told of further ones, and again once in the node's life. Those
+	// in Forgotten, at most MaxForgotten, are not met by being introduced.
+	Contacts   []Contact
+	Introduced func(Contact)
+	Forgotten  [][32]byte
+
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
@@ -80,6 +90,10 @@ type Node struct {
 	changed  chan struct{}     // closed and replaced when sessions or what they share change
 
 	auditLimit auditLimit
+
+	introduces atomic.Bool
+	mingled    atomic.Uint64 // see mingle
+	contacts   *contacts
 }
 
 // shared is a drive that is here, or wanted.
@@ -111,6 +125,10 @@ func New(o Options) (*Node, error) {
 	if o.now == nil {
 		o.now, o.after = time.Now, time.After
 	}
+	known, err := newContacts(&o)
+	if err != nil {
+		return nil, err
+	}
 	ep, err := peer.Listen(peer.Options{Key: o.Key, Listen: o.Listen, Logger: o.Logger, Up: o.Up, Down: o.Down, Rush: o.Rush})
 	if err != nil {
 		return nil, err
@@ -118,8 +136,9 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, name: o.Name, changed: make(chan struct{}),
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, name: o.Name, changed: make(chan struct{}), contacts: known,
 	}
+	n.introduces.Store(o.Introduce)
 	for key, why := range o.Banned {
 		n.banned[key] = why
 	}
@@ -128,6 +147,7 @@ func New(o Options) (*Node, error) {
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)
+	n.wg.Go(n.meet)
 	return n, nil
 }
 
@@ -181,6 +201,7 @@ func (n *Node) Add(store *log.Store, tracer Tracer, keep bool) {
 	}
 	d.mu.Unlock()
 	store.SetSource(d)
+	n.mingle()
 	n.change()
 }
 
@@ -198,6 +219,7 @@ func (n *Node) Want(id log.DriveID, hold [32]byte) {
 		n.drives[id] = n.newShared(id, hold)
 	}
 	n.mu.Unlock()
+	n.mingle()
 	n.change()
 }
 
@@ -474,6 +496,7 @@ type Peer struct {
 	SentRate, ReceivedRate float64
 	Since                  time.Time
 	Drives                 []log.DriveID // that are shared with it
+	By                     [32]byte      // who introduced it; zero: nobody
 }
 
 // Peers lists the connections, oldest first.

@@ -64,6 +64,7 @@ type session struct {
 	branches branches
 	audits   *lane
 	standing
+	others introducing
 }
 
 // serve is a connection's life.
@@ -80,6 +81,7 @@ func (n *Node) serve(c *peer.Conn) {
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
 		standing: standing{heard: map[log.DriveID]uint32{}, ahead: map[log.DriveID]*log.EpochBegun{}},
+		others:   introducing{open: map[log.DriveID]bool{}, heard: map[log.DriveID]int{}, told: map[log.DriveID][]byte{}},
 	}
 	for i := range s.urgents {
 		s.urgents[i] = newLane(s, streamRequest)
@@ -98,6 +100,7 @@ func (n *Node) serve(c *peer.Conn) {
 		c.Close(peer.CodeDone, "")
 	}
 	s.wg.Wait()
+	n.mingle()
 	n.change()
 	n.logger.Debug("a connection ended", "peer", c.Peer(), "addr", c.Remote(), "err", err)
 }
@@ -220,6 +223,9 @@ func (s *session) readControl() error {
 			if any && s.node.options.Met != nil {
 				s.node.options.Met(s.conn.Peer(), p.name, p.beacon)
 			}
+			if any {
+				s.node.contacts.recall(s.conn.Peer())
+			}
 		case msgHead:
 			h, err := decodeNews(m.body)
 			if err != nil {
@@ -241,6 +247,10 @@ func (s *session) readControl() error {
 			if err := s.hearEpoch(m.body); err != nil {
 				return err
 			}
+		case msgPeers:
+			if err := s.hearPeers(m.body); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: a message of type %d", ErrProtocol, m.typ)
 		}
@@ -255,7 +265,7 @@ func (s *session) match() {
 	for i, t := range s.offered {
 		tokens[i] = t
 	}
-	was := len(s.behind)
+	behind, proved := len(s.behind), s.proved
 	s.stand(tokens, holds)
 	now := map[log.DriveID]bool{}
 	for id := range s.proved {
@@ -267,13 +277,14 @@ func (s *session) match() {
 			delete(s.pushed, name)
 		}
 	}
-	same := maps.Equal(now, s.drives) && len(s.behind) == was
+	same := maps.Equal(now, s.drives) && len(s.behind) == behind && maps.Equal(proved, s.proved)
 	s.drives = now
 	s.mu.Unlock()
 	if len(now) > 0 {
 		s.conn.Known()
 	}
 	if !same {
+		s.node.mingle()
 		s.node.change()
 	}
 }
@@ -293,7 +304,7 @@ func (s *session) load() int64 {
 // tell offers drives and sends heads, as they change.
 func (s *session) tell() error {
 	var offered map[peer.ID]peer.Secret
-	var due <-chan time.Time
+	var due, peers <-chan time.Time
 	for {
 		changed := s.node.waitChange()
 		secrets := s.node.secrets()
@@ -318,8 +329,16 @@ func (s *session) tell() error {
 		if err := s.push(); err != nil {
 			return err
 		}
+		if peers == nil {
+			peers = s.peersDue()
+		}
 		select {
 		case <-changed:
+		case <-peers:
+			peers = nil
+			if err := s.tellPeers(); err != nil {
+				return err
+			}
 		case <-s.gathered:
 			if due == nil {
 				due = time.After(holdsDelay)
@@ -471,6 +490,7 @@ func (s *session) describe() Peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.Name = s.profile.name
+	p.By, _ = s.node.contacts.introducer(located{s.conn.Peer(), s.conn.Remote()})
 	for id := range s.drives {
 		p.Drives = append(p.Drives, id)
 	}

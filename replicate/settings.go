@@ -96,6 +96,14 @@ func (n *Node) dialOnce(ctx context.Context, addr string, expect *peer.Key) (*pe
 	return c, nil
 }
 
+// MaxForgotten is how many devices are remembered that are not to be met by
+// being introduced.
+const MaxForgotten = 1024
+
+// Forget has a device not be met again by being introduced. It may be met in any
+// other way, and that ends it.
+func (n *Node) Forget(key [32]byte) { n.contacts.forget(key) }
+
 // Forgive speaks to a device again, and reports whether it was banned.
 func (n *Node) Forgive(key [32]byte) bool {
 	n.mu.Lock()

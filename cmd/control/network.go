@@ -50,6 +50,9 @@ type PeerInfo struct {
 	Received uint64    `json:"received"` // bytes
 	Since    time.Time `json:"since"`
 	Drives   []string  `json:"drives"` // by their names here
+	// By is who introduced it: the public key, in hex, and the name that it has here.
+	By     string `json:"introduced_by,omitempty"`
+	ByName string `json:"introduced_by_name,omitempty"`
 	// Audits are those of drives that are written here.
 	Audits []HolderInfo `json:"audits,omitempty"`
 }

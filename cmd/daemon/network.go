@@ -65,6 +65,7 @@ func (n *network) start(d *Daemon) error {
 		Up: int64(config.Up), Down: int64(config.Down), Banned: bans(known),
 		Logger: d.logger, Met: n.met, Ban: n.ban, WrongKey: n.wrongKey, Stream: d.stream, Rush: rush(),
 		Audits: earlierAudits(&known), Audited: n.audited,
+		Introduce: !config.Introduce.Off, Contacts: contacts(&known), Introduced: n.introduced, Forgotten: forgotten(&known),
 	}
 	node, err := replicate.New(options)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -402,6 +403,9 @@ func (d *Daemon) peers(ctx context.Context, req control.PeersRequest) (control.P
 		info := control.PeerInfo{
 			Name: d.network.nameOr(p.Key, p.Name), ID: hex.EncodeToString(p.Key[:]), Address: p.Addr, Dialed: p.Dialed,
 			RTT: float64(p.RTT.Microseconds()) / 1000, Up: p.SentRate, Down: p.ReceivedRate, Sent: p.Sent, Received: p.Received, Since: p.Since, Drives: []string{},
+		}
+		if p.By != ([32]byte{}) {
+			info.By, info.ByName = hex.EncodeToString(p.By[:]), d.network.nameOf(p.By)
 		}
 		for _, id := range p.Drives {
 			if name := names[id]; name != "" {

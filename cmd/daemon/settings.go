@@ -97,4 +97,5 @@ func (n *network) set(device home.Device, config home.Config) {
 	}
 	n.node.SetRates(int64(config.Up), int64(config.Down))
 	n.node.SetName(device.Name)
+	n.node.SetIntroductions(!config.Introduce.Off)
 }

@@ -112,6 +112,7 @@ func (n *network) amend(req control.PeersRequest) error {
 		if err := n.home.SaveNetwork(n.known); err != nil {
 			return err
 		}
+		n.node.Forget(key)
 		for _, addr := range gone {
 			n.node.Disconnect(addr)
 			delete(n.refused, addr)

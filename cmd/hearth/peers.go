@@ -15,7 +15,7 @@ func (a *app) peersCommand() *cli.Command {
 		Name: "peers", Usage: "list the devices that are connected",
 		Description: describe(`Lists the devices that this one is connected to: name, address, round-trip time,
 what is sent and received a second and was in all, the drives that are shared,
-and what it proved to hold of those that are written here, when it was last audited.
+by which other device it was introduced, if it was, and what it proved to hold of those that are written here, when it was last audited.
 Below it lists who is banned, as it sent what does not verify, and where another
 device answered than the one that is known.`,
 			"hearth peers --forgive 1f6ab2c8"),
@@ -75,6 +75,11 @@ func (a *app) peerTable(list []control.PeerInfo) error {
 	}
 	if err := a.table(rows); err != nil {
 		return err
+	}
+	for _, p := range list {
+		if p.By != "" {
+			a.printf("met      %s %s by %s %s\n", nameOr(p.Name), short(p.ID), nameOr(p.ByName), short(p.By))
+		}
 	}
 	for _, p := range list {
 		for i := range p.Audits {

@@ -87,6 +87,10 @@ type Network struct {
 	Pins map[string]Hex `json:"pins,omitempty"`
 	// Banned are not spoken to, the newest last.
 	Banned []Ban `json:"banned,omitempty"`
+	// Contacts are where devices were met that others introduced, and Forgotten
+	// those that are not to be met so; the newest last.
+	Contacts  []Contact `json:"contacts,omitempty"`
+	Forgotten []Hex     `json:"forgotten,omitempty"`
 }
 
 // Ban is a device that sent what did not verify.
@@ -115,6 +119,7 @@ func (n *Network) Forgive(key Hex) bool {
 // Forget forgets a device, as if it was never met; it may be met again. It
 // returns the addresses at which it is not to be looked for any more.
 func (n *Network) Forget(key Hex) (addrs []string) {
+	n.forgetContacts(key)
 	n.Devices = slices.DeleteFunc(n.Devices, func(a Acquaintance) bool {
 		if a.Key == key {
 			addrs = append(addrs, a.Addresses...)
@@ -205,12 +210,13 @@ func (h *Home) SaveNetwork(n Network) error { return h.write("peers.json", n) }
 func (n *Network) Meet(a Acquaintance) bool {
 	const addresses = 8
 	a.Name = n.own(a.Name, a.Key)
+	recalled := n.recall(a.Key)
 	for i := range n.Devices {
 		d := &n.Devices[i]
 		if d.Key != a.Key {
 			continue
 		}
-		changed := a.Name != "" && a.Name != d.Name || a.Beacon != (Hex{}) && a.Beacon != d.Beacon
+		changed := recalled || a.Name != "" && a.Name != d.Name || a.Beacon != (Hex{}) && a.Beacon != d.Beacon
 		if a.Name != "" {
 			d.Name = a.Name
 		}

@@ -74,6 +74,8 @@ type Config struct {
 	// "2MiB/s".
 	Up   Rate `json:"up"`
 	Down Rate `json:"down"`
+	// Introduce has devices that share a drive told of each other.
+	Introduce Switch `json:"introduce"`
 }
 
 const configFile = "config.json"

@@ -86,6 +86,8 @@ var settings = []setting{
 		show: func(c Config) string { return c.Listen }, parse: parseListen},
 	{key: "interfaces", meaning: "the network interfaces on which devices are looked for, with commas; all: all that are up",
 		show: showInterfaces, parse: parseInterfaces},
+	{key: "introduce", live: true, meaning: "on: devices that share a drive with this one are told of each other, and of this one",
+		show: func(c Config) string { return c.Introduce.String() }, parse: parseSwitch},
 	{key: "memory", meaning: "the most memory that the daemon uses",
 		show: func(c Config) string { return c.Memory.String() }, parse: parseMemory},
 }
@@ -94,6 +96,36 @@ var settings = []setting{
 func parseRate(s string) (any, error) {
 	_, err := ParseRate(s)
 	return strings.TrimSpace(s), err
+}
+
+// Switch is on or off. The zero value is on.
+type Switch struct{ Off bool }
+
+// String formats the switch.
+func (s Switch) String() string {
+	if s.Off {
+		return "off"
+	}
+	return "on"
+}
+
+// UnmarshalText reads a switch from a settings file.
+func (s *Switch) UnmarshalText(b []byte) error {
+	text := string(b)
+	if text != "on" && text != "off" {
+		return fmt.Errorf("%q is neither on nor off", text)
+	}
+	s.Off = text == "off"
+	return nil
+}
+
+// MarshalText writes a switch to a settings file.
+func (s Switch) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+func parseSwitch(s string) (any, error) {
+	var v Switch
+	err := v.UnmarshalText([]byte(s))
+	return s, err
 }
 
 func parseMemory(s string) (any, error) {
