@@ -51,12 +51,10 @@ func (n *Node) Evict(ctx context.Context, store *log.Store, blocks fs.Blocks, pr
 	if d == nil {
 		return e, fmt.Errorf("drive %v is not shared: %w", store.DriveID(), log.ErrMissing)
 	}
-	select {
-	case d.evicting <- struct{}{}:
-		defer func() { <-d.evicting }()
-	case <-ctx.Done():
-		return e, context.Cause(ctx)
+	if err := d.evictAlone(ctx); err != nil {
+		return e, err
 	}
+	defer func() { <-d.evicting }()
 	logs := map[log.Writer]*log.Log{}
 	for w, set := range blocks {
 		l, err := store.Log(w)
@@ -89,6 +87,17 @@ func (n *Node) Evict(ctx context.Context, store *log.Store, blocks fs.Blocks, pr
 		return e, context.Cause(ctx)
 	}
 	return e, nil
+}
+
+// evictAlone waits until nothing else of the drive is evicted; to take from evicting
+// ends that.
+func (d *shared) evictAlone(ctx context.Context) error {
+	select {
+	case d.evicting <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // here returns those blocks of a set that are on this device. What others write
@@ -174,6 +183,21 @@ type probing struct {
 // evict evicts those blocks of a set that a peer proves to have, and takes them
 // out of the set.
 func (p *probing) evict(ctx context.Context, s *session, l *log.Log, set *roaring64.Bitmap, e *Evicted) error {
+	return p.prove(ctx, s, l, set, func(proved *roaring64.Bitmap) error {
+		freed, err := l.Evict(context.WithoutCancel(ctx), proved)
+		e.Freed += freed
+		if err != nil && l.Held(proved.Minimum(), 1) > 0 {
+			return err // nothing has happened
+		}
+		e.Gone[l.Writer()].Or(proved)
+		set.AndNot(proved)
+		return err
+	})
+}
+
+// prove calls each with those blocks of a set that a peer proves to have, some at
+// a time and soon after. What the peer does not prove is no error.
+func (p *probing) prove(ctx context.Context, s *session, l *log.Log, set *roaring64.Bitmap, each func(*roaring64.Bitmap) error) error {
 	var parts []*roaring64.Bitmap
 	for it := set.ManyIterator(); ; {
 		some := make([]uint64, evictEntries)
@@ -189,14 +213,7 @@ func (p *probing) evict(ctx context.Context, s *session, l *log.Log, set *roarin
 			p.n.logger.Warn("a peer was asked which blocks it has", "peer", s.conn.Peer(), "drive", p.d.id, "err", err)
 		}
 		if !proved.IsEmpty() {
-			freed, err := l.Evict(context.WithoutCancel(ctx), proved)
-			e.Freed += freed
-			if err != nil && l.Held(proved.Minimum(), 1) > 0 {
-				return err // nothing has happened
-			}
-			e.Gone[l.Writer()].Or(proved)
-			set.AndNot(proved)
-			if err != nil {
+			if err := each(proved); err != nil {
 				return err
 			}
 		}

@@ -286,8 +286,7 @@ func (d *Daemon) joinLink(ctx context.Context, link *replicate.Link, name string
 	if err := home.CheckName(name); err != nil {
 		return control.Joined{}, control.Usage("join it with `hearth join LINK --as NAME`", "%w", err)
 	}
-	h := d.heldDrive(name)
-	h.mu.Lock()
+	h := d.lockDrive(name)
 	defer h.mu.Unlock()
 	if h.closed {
 		return control.Joined{}, control.NoDaemon("", "the daemon ends")
@@ -328,8 +327,7 @@ func (d *Daemon) knownAs(ctx context.Context, id log.DriveID) (string, error) {
 	}
 	for _, name := range names {
 		_, _ = d.openDrive(ctx, name)
-		h := d.heldDrive(name)
-		h.mu.Lock()
+		h := d.lockDrive(name)
 		same := h.store != nil && h.store.DriveID() == id
 		h.mu.Unlock()
 		if same {
