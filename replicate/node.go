@@ -74,8 +74,6 @@ type Node struct {
 	full     atomic.Int64      // UnixNano until which nothing is copied that nobody waits for: the disk is full
 	audits   map[audited]Audit // the newest of each
 	changed  chan struct{}     // closed and replaced when sessions or what they share change
-
-	auditLimit auditLimit
 }
 
 // shared is a drive that is here, or wanted.

@@ -30,6 +30,7 @@ const helloTime = 10 * time.Second
 type session struct {
 	node  *Node
 	conn  *peer.Conn
+	other peer.Key // of the device there
 	since time.Time
 	ctx   context.Context // ends with the connection
 	wg    sync.WaitGroup
@@ -75,7 +76,7 @@ func (n *Node) serve(c *peer.Conn) {
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	s := &session{
-		node: n, conn: c, since: time.Now(), ctx: ctx,
+		node: n, conn: c, other: c.Peer(), since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
