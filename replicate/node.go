@@ -468,6 +468,14 @@ type Peer struct {
 	SentRate, ReceivedRate float64
 	Since                  time.Time
 	Drives                 []log.DriveID // that are shared with it
+	Holds                  map[log.DriveID]Held
+}
+
+// Held is how much of a drive a peer says that it has. It is a hint, and less than
+// the truth of a peer that has it in very many parts.
+type Held struct {
+	Entries uint64 // that it has
+	Of      uint64 // that there are, as far as is known here, without what was dropped
 }
 
 // Peers lists the connections, oldest first.

@@ -467,13 +467,13 @@ func (s *session) describe() Peer {
 	p := Peer{
 		Key: s.conn.Peer(), Addr: s.conn.Remote().String(), Dialed: s.conn.Dialed(),
 		RTT: st.RTT, Sent: st.Sent, Received: st.Received, SentRate: st.SentRate, ReceivedRate: st.ReceivedRate,
-		Since: s.since,
+		Since: s.since, Drives: s.sharedDrives(), Holds: map[log.DriveID]Held{},
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	p.Name = s.profile.name
-	for id := range s.drives {
-		p.Drives = append(p.Drives, id)
+	s.mu.Unlock()
+	for _, id := range p.Drives {
+		p.Holds[id] = s.holds(id)
 	}
 	return p
 }
