@@ -135,7 +135,8 @@
 // answers to PROBE and HAVE that it has not. So of several devices that evict
 // one block, the last one to begin finds nobody to rely on but one that does not
 // evict: the block stays somewhere, without locks that others would have to hold
-// and give back.
+// and give back. A device that leaves a drive does the same for all that it has of
+// it.
 //
 // # Limits
 //

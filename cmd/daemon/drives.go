@@ -233,17 +233,20 @@ func (d *Daemon) openAll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := d.openDrive(ctx, name); err != nil && !d.onlyHeld(name) {
+		if _, err := d.openDrive(ctx, name); err != nil && d.onlyHeld(name) == nil {
 			d.logger.Error("a drive cannot be opened", "drive", name, "err", err)
 		}
 	}
 }
 
-// onlyHeld reports whether a drive is here for others alone.
-func (d *Daemon) onlyHeld(name string) bool {
+// onlyHeld returns a drive that is here for others alone; nil if it is not.
+func (d *Daemon) onlyHeld(name string) *held {
 	h := d.lockDrive(name)
 	defer h.mu.Unlock()
-	return h.store != nil && h.drive == nil
+	if h.store == nil || h.drive != nil {
+		return nil
+	}
+	return h
 }
 
 // eachDrive calls fn for the drives that are open.

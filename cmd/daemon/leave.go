@@ -16,10 +16,9 @@ import (
 func (d *Daemon) leave(ctx context.Context, req control.LeaveRequest, out *sink) (control.Left, error) {
 	h, err := d.openDrive(ctx, req.Drive)
 	if err != nil {
-		if !d.onlyHeld(req.Drive) {
+		if h = d.onlyHeld(req.Drive); h == nil {
 			return control.Left{}, err
 		}
-		h = d.heldDrive(req.Drive)
 	}
 	done := control.Left{Name: h.name, ID: h.store.ID(), Hold: h.drive == nil}
 	if h.store.OwnWriter() != log.NoWriter || h.store.IsOwner() {
