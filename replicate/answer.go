@@ -161,8 +161,6 @@ func (a *answering) one(q *request) (code uint8, err error) {
 		return endOK, a.probe(d, l, q)
 	case msgHave:
 		return endOK, a.have(d, l, q)
-	case msgAudit:
-		return a.audit(l, q)
 	default:
 		if tracer == nil {
 			return endCannot, nil

@@ -11,23 +11,13 @@ import (
 	"time"
 
 	"hearth/log"
-	"hearth/log/wire"
 	"hearth/replicate/peer"
-
-	"github.com/zeebo/blake3"
-)
-
-// Limits of audits, see the package comment.
-const (
-	maxSlices    = 512
-	maxSlice     = 4096
-	auditsMinute = 4 // of one drive, for one peer
 )
 
 // What an auditor asks for. Of a holder that has lost 1 % of the blocks, 512
 // random ones miss all with a probability of 0.99^512, 0.6 %.
 const (
-	auditSamples = maxSlices
+	auditSamples = 512
 	auditSlice   = 1024
 )
 
@@ -39,108 +29,10 @@ const (
 	auditAgain = time.Hour
 )
 
-// slice is the stored bytes [off, off+n) of an entry.
-type slice struct {
-	index  uint64
-	off, n uint32
-}
-
-func (q *request) appendAudit(w *wire.Writer) {
-	w.Raw(q.nonce[:])
-	w.Uvarint(uint64(len(q.slices)))
-	for _, c := range q.slices {
-		w.Uvarint(c.index)
-		w.Uvarint(uint64(c.off))
-		w.Uvarint(uint64(c.n))
-	}
-}
-
-func (q *request) readAudit(r *wire.Reader) {
-	q.nonce = read32(r)
-	n := r.Count(3)
-	if n > maxSlices {
-		r.Fail("%d slices", n)
-		return
-	}
-	for range n {
-		index, off, length := r.Uvarint(), r.Uvarint(), r.Uvarint()
-		if off > maxMessage || length == 0 || length > maxSlice {
-			r.Fail("a slice of %d bytes at %d", length, off)
-			return
-		}
-		q.slices = append(q.slices, slice{index, uint32(off), uint32(length)})
-	}
-}
-
-// proof of a slice: it is worth nothing from another device, in another audit
-// or of other bytes.
-func (q *request) sliceMAC(holder [32]byte, c slice, b []byte) (mac [32]byte) {
-	h, err := blake3.NewKeyed(q.nonce[:])
-	if err != nil {
-		panic(err) // of keys that are not 32 bytes
-	}
-	w := wire.Writer{}
-	w.Raw(holder[:])
-	q.log.append(&w)
-	w.U64(c.index)
-	w.U32(c.off)
-	w.Raw(b)
-	_, _ = h.Write(w.B) // never fails
-	copy(mac[:], h.Sum(nil))
-	return mac
-}
-
-// auditLimit bounds how often peers are answered.
-type auditLimit struct {
-	mu    sync.Mutex
-	begun time.Time
-	count map[audited]int
-}
-
 // audited is a drive that a device holds.
 type audited struct {
 	peer  peer.Key
 	drive log.DriveID
-}
-
-func (a *auditLimit) allow(who audited, now time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.count == nil || now.Sub(a.begun) >= time.Minute {
-		a.begun, a.count = now, map[audited]int{}
-	}
-	a.count[who]++
-	return a.count[who] <= auditsMinute
-}
-
-// audit answers an AUDIT. What should be here and cannot be read is left out,
-// which says that it is lost.
-func (a *answering) audit(l *log.Log, q *request) (uint8, error) {
-	n := a.s.node
-	if !n.auditLimit.allow(audited{a.s.conn.Peer(), q.log.drive}, n.options.now()) {
-		return endTooMuch, nil
-	}
-	for _, c := range q.slices {
-		b, err := l.ReadStoredRange(a.block[:0], c.index, int(c.off), int(c.n))
-		switch {
-		case errors.Is(err, log.ErrAbsent) || errors.Is(err, log.ErrDropped):
-			if err := a.gone(c.index, 1); err != nil {
-				return 0, err
-			}
-		case err != nil:
-			n.logger.Warn("an audited block cannot be read", "drive", q.log.drive, "err", err)
-		default:
-			a.block = b
-			mac := q.sliceMAC(n.Key(), c, b)
-			a.begin(msgAudited)
-			a.w.Uvarint(c.index)
-			a.w.Raw(mac[:])
-			if err := a.send(false); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return endOK, nil
 }
 
 // Audit is what an audit of a device that holds a drive has found: of the
@@ -189,51 +81,35 @@ func sample(l *log.Log, r *rand.Rand, most int) []slice {
 
 // auditLog audits a peer once, of one log, and adds what it finds to a.
 func (s *session) auditLog(ctx context.Context, l *log.Log, a *Audit) error {
-	q := &request{typ: msgAudit, log: logName{a.Drive, l.Writer()}}
 	var seed [32]byte
-	for _, b := range [][]byte{q.nonce[:], seed[:]} {
-		if _, err := crand.Read(b); err != nil {
-			return err
-		}
+	if _, err := crand.Read(seed[:]); err != nil {
+		return err
 	}
-	q.slices = sample(l, rand.New(rand.NewChaCha8(seed)), auditSamples)
-	expect := map[uint64][32]byte{}
-	q.slices = slices.DeleteFunc(q.slices, func(c slice) bool {
-		b, err := l.ReadStoredRange(nil, c.index, int(c.off), int(c.n))
-		if err == nil {
-			expect[c.index] = q.sliceMAC(s.conn.Peer(), c, b)
-		}
-		return err != nil
-	})
-	if len(q.slices) == 0 {
+	asked := sample(l, rand.New(rand.NewChaCha8(seed)), auditSamples)
+	if len(asked) == 0 {
 		return nil
 	}
-	type outcome struct{ passed, gone bool }
-	found := map[uint64]outcome{}
-	err := s.audits.do(ctx, q, func(p part) error {
-		want, asked := expect[p.span.first]
-		if _, twice := found[p.span.first]; !asked || twice || p.typ != msgAudited && (p.typ != msgGone || p.span.n != 1) {
-			return fmt.Errorf("%w: not what was audited", ErrProtocol)
-		}
-		found[p.span.first] = outcome{p.typ == msgAudited && p.mac == want, p.typ == msgGone}
+	found := map[uint64]proved{}
+	err := s.probe(ctx, s.audits, a.Drive, l, asked, func(c slice, p proved) error {
+		found[c.index] = p
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, c := range q.slices {
-		o := found[c.index]
-		if !o.passed {
+	for _, c := range asked {
+		p := found[c.index]
+		if p != provedHeld {
 			// What is dropped or damaged here proves nothing.
 			if _, err := l.ReadStored(nil, c.index); err != nil {
 				continue
 			}
 		}
 		a.Sampled++
-		switch {
-		case o.passed:
+		switch p {
+		case provedHeld:
 			a.Passed++
-		case o.gone:
+		case provedGone:
 			a.Gone++
 		default:
 			a.Lost++
@@ -265,8 +141,7 @@ func (s *session) auditDrive(store *log.Store) Audit {
 		if err := s.auditLog(ctx, logs[w], &a); err != nil {
 			a.Problem = err.Error()
 			n.logger.Warn("an audit failed", "peer", s.conn.Peer(), "drive", a.Drive, "err", err)
-			blame := errors.Is(err, ErrProtocol) || errors.Is(err, errCannot) || errors.Is(err, context.DeadlineExceeded)
-			if !blame || errors.Is(err, errTooMuch) {
+			if !errors.Is(err, ErrProtocol) && !errors.Is(err, errCannot) && !errors.Is(err, context.DeadlineExceeded) {
 				return a // nothing to hold against the peer
 			}
 			break
@@ -370,7 +245,7 @@ func (n *Node) lastAudit(who audited) (Audit, bool) {
 }
 
 // Audit audits all devices that are connected and share a drive to which this
-// device writes. A device answers [auditsMinute] audits in a minute.
+// device writes.
 func (n *Node) Audit(ctx context.Context, id log.DriveID) ([]Audit, error) {
 	store := n.written(id)
 	if store == nil {

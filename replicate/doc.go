@@ -82,11 +82,10 @@
 //	          ranges: count uvarint, (first uvarint, n uvarint) each
 //	WALK  19  drive id | writer u16 | commit uvarint | op u8 | inode u64 | name string |
 //	          offset uvarint | length uvarint
-//	AUDIT 20  drive id | writer u16 | nonce, 32 bytes |
+//	PROBE 20  drive id | writer u16 | nonce, 32 bytes |
 //	          slices: count uvarint, (index uvarint, offset uvarint, length uvarint) each
-//	PROBE 21  drive id | writer u16 | nonce, 32 bytes | ranges as in GET
-//	HAVE  22  drive id | writer u16 | ranges as in GET
-//	BOXES 23  drive id | recipient, 32 bytes: see [log.RecipientID]
+//	HAVE  21  drive id | writer u16 | ranges as in GET
+//	BOXES 22  drive id | recipient, 32 bytes: see [log.RecipientID]
 //
 // An answer is any number of the following and END, whose code is 0 or says why
 // there is nothing, or no more:
@@ -98,10 +97,9 @@
 //	CONTROL 36  index uvarint | the control entry
 //	GONE    37  index uvarint | n uvarint: these are not here
 //	END     38  code u8: 0 all was said, 1 no such drive, 2 cannot, 3 too much
-//	AUDITED 39  index uvarint | proof, 32 bytes
-//	HELD    40  index uvarint | proof that the entry is here, 32 bytes
-//	HAS     41  index uvarint | n uvarint: these are here
-//	BOX     42  the control entry of a key box
+//	HELD    39  index uvarint | proof that the slice is here, 32 bytes
+//	HAS     40  index uvarint | n uvarint: these are here
+//	BOX     41  the control entry of a key box
 //
 // INFO is answered with GENESIS, of which the drive id is the hash. PROVE is
 // answered with PROOF, from the known size on, and what a reader begins with: the
@@ -116,28 +114,24 @@
 // answer. BOXES is answered with the recipient's boxes of the epochs that have
 // begun, in their order; the owner's signatures vouch for them.
 //
-// AUDIT asks a peer to prove that it has stored bytes of entries, [offset,
-// offset+length) of each, an entry once. For each slice, in their order, the
-// answer has AUDITED, whose proof is BLAKE3, keyed with the nonce, over
-//
-//	the peer's device key | drive id | writer u16 | index u64 | offset u32 | the bytes
-//
-// or GONE, of that one entry, if it is not there. What should be there and cannot
-// be read is left out: it is lost, as is what has another proof. A device audits
-// those that share a drive to which it writes half a minute after they have
-// connected, again within minutes as long as they have more each time, and every
-// hour: 512 slices of 1,024 bytes, of entries chosen with equal probability, which
-// miss the loss of one entry in a hundred with a probability of 0.6 %.
-//
-// HAVE is answered with HAS, in order. PROBE is answered with HELD for those
-// entries that are here, in order; the proof is the BLAKE3 hash, keyed with the
-// nonce, of
+// HAVE is answered with HAS, in order. PROBE asks a peer to prove that it has
+// slices of entries as they are stored: the bytes [offset, offset+length) of each,
+// an entry once. For each, in their order, the answer has HELD, whose proof is the
+// BLAKE3 hash, keyed with the nonce, of
 //
 //	key of the device that answers | key of the device that asks |
-//	drive id | writer u16 | index u64 | the entry as it is stored
+//	drive id | writer u16 | index u64 | offset u32 | the bytes
 //
-// so that only who has the entry can make it, and nobody can have it made by
-// another. The asker compares it with what its own copy gives.
+// or GONE, of that one entry, if it is not there. So only who has the bytes can make
+// the proof, and nobody can have it made by another. The asker compares it with what
+// its own copy gives. What should be there and cannot be read is left out: it is
+// lost. Who is asked for all of an entry verifies it first, so that another proof
+// than the true one is a lie.
+//
+// A device audits those that share a drive to which it writes half a minute after
+// they have connected, again within minutes as long as they have more each time, and
+// every hour: 512 slices of 1,024 bytes, of entries chosen with equal probability,
+// which miss the loss of one entry in a hundred with a probability of 0.6 %.
 //
 // testdata/protocol/v1/transcript.txt is a conversation that has each message at
 // least once.
@@ -177,7 +171,8 @@
 // answers to PROBE and HAVE that it has not. So of several devices that evict
 // one block, the last one to begin finds nobody to rely on but one that does not
 // evict: the block stays somewhere, without locks that others would have to hold
-// and give back.
+// and give back. A device that leaves a drive does the same for all that it has of
+// it.
 //
 // # Limits
 //
@@ -185,11 +180,10 @@
 // 1,024 newest boxes.
 // A message has at most 300,000 bytes, an OFFER 1,024 tokens, a HOLDS 4,096 ranges
 // of entries below 2^40, a GET 64 tiles and 64 ranges of together 1,024 entries, a
-// PROBE 64 ranges of 256 entries, a HAVE 64 ranges of 65,536 entries, the answer to
-// a WALK 8 MiB of entries, an AUDIT 512 slices of at most 4,096 bytes each. Of the
-// AUDITs of one drive by one peer, 4 in a minute are answered, and others with code
-// 3. A connection has at most 64 NAMEs, and 16 PEERS of a drive and two more for each
-// second of its life, a PEERS 32 devices, a stream at most 64 requests that are not
-// answered. Who breaks a rule is disconnected with code 16, who leaves requests without an answer, or the next
+// PROBE 512 slices of together 16 MiB, a HAVE 64 ranges of 65,536 entries, the answer
+// to a WALK 8 MiB of entries. A connection has at most 64 NAMEs, and 16 PEERS of a
+// drive and two more for each second of its life, a PEERS 32 devices, a stream at
+// most 64 requests that are not answered. Who breaks a rule is
+// disconnected with code 16, who leaves requests without an answer, or the next
 // part of one, for 10 s with code 17.
 package replicate

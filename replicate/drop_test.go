@@ -84,9 +84,18 @@ func TestDropped(t *testing.T) {
 	}
 	// The holder is whole without them, and passes its audits.
 	awaitWhole(t, held, store)
+	left := store.Own().Head().Size - gone.GetCardinality()
 	if got := auditOneOf(t, a, store, h); got.Lost+got.Gone > 0 || got.Passed == 0 {
 		t.Fatalf("%+v", got)
 	}
+	await(t, "the holder says that it has all that is left", func() bool {
+		for _, p := range a.node.Peers() {
+			if p.Key == h.node.Key() {
+				return p.Holds[store.DriveID()] == Held{left, left}
+			}
+		}
+		return false
+	})
 	if got := read(t, d, "keep", 0, 500_000); !bytes.Equal(got, noise(1, 500_000)) {
 		t.Fatal("other contents")
 	}

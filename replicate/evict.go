@@ -3,8 +3,6 @@ package replicate
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,22 +10,17 @@ import (
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
-	"github.com/zeebo/blake3"
 	"golang.org/x/sync/errgroup"
 
 	"hearth/fs"
 	"hearth/log"
-	"hearth/replicate/peer"
 )
 
 const (
-	// probeEntries is how many entries are asked about at once, probeDepth how
-	// many such requests a peer has at a time.
+	// probeEntries is how many entries are asked about at once, all within
+	// maxProbe, and probeDepth how many such requests a peer has at a time.
 	probeEntries = 64
 	probeDepth   = 3
-	// probeFlush is after how many proofs they are sent: blocks are read for
-	// each, and a peer that is silent for long is dropped.
-	probeFlush = 16
 	// evictEntries is how many entries are evicted at once, soon after they were
 	// proved.
 	evictEntries = 8192
@@ -51,12 +44,10 @@ func (n *Node) Evict(ctx context.Context, store *log.Store, blocks fs.Blocks, pr
 	if d == nil {
 		return e, fmt.Errorf("drive %v is not shared: %w", store.DriveID(), log.ErrMissing)
 	}
-	select {
-	case d.evicting <- struct{}{}:
-		defer func() { <-d.evicting }()
-	case <-ctx.Done():
-		return e, context.Cause(ctx)
+	if err := d.evictAlone(ctx); err != nil {
+		return e, err
 	}
+	defer func() { <-d.evicting }()
 	logs := map[log.Writer]*log.Log{}
 	for w, set := range blocks {
 		l, err := store.Log(w)
@@ -89,6 +80,17 @@ func (n *Node) Evict(ctx context.Context, store *log.Store, blocks fs.Blocks, pr
 		return e, context.Cause(ctx)
 	}
 	return e, nil
+}
+
+// evictAlone waits until nothing else of the drive is evicted; to take from evicting
+// ends that.
+func (d *shared) evictAlone(ctx context.Context) error {
+	select {
+	case d.evicting <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // here returns those blocks of a set that are on this device. What others write
@@ -146,22 +148,6 @@ func (n *Node) awaitSharing(ctx context.Context, id log.DriveID) []*session {
 	}
 }
 
-// proofOf is what proves to asks that answers has an entry.
-func proofOf(nonce [32]byte, answers, asks peer.Key, name logName, index uint64, stored []byte) (out [32]byte) {
-	h, err := blake3.NewKeyed(nonce[:])
-	if err != nil {
-		panic(err) // the key has 32 bytes
-	}
-	b := make([]byte, 0, 128)
-	b = append(append(append(b, answers[:]...), asks[:]...), name.drive[:]...)
-	b = binary.BigEndian.AppendUint16(b, uint16(name.writer))
-	b = binary.BigEndian.AppendUint64(b, index)
-	_, _ = h.Write(b) // a hash does not fail
-	_, _ = h.Write(stored)
-	h.Sum(out[:0])
-	return out
-}
-
 // probing asks peers to prove what they have.
 type probing struct {
 	n        *Node
@@ -174,6 +160,21 @@ type probing struct {
 // evict evicts those blocks of a set that a peer proves to have, and takes them
 // out of the set.
 func (p *probing) evict(ctx context.Context, s *session, l *log.Log, set *roaring64.Bitmap, e *Evicted) error {
+	return p.prove(ctx, s, l, set, func(proved *roaring64.Bitmap) error {
+		freed, err := l.Evict(context.WithoutCancel(ctx), proved)
+		e.Freed += freed
+		if err != nil && l.Held(proved.Minimum(), 1) > 0 {
+			return err // nothing has happened
+		}
+		e.Gone[l.Writer()].Or(proved)
+		set.AndNot(proved)
+		return err
+	})
+}
+
+// prove calls each with those blocks of a set that a peer proves to have, some at
+// a time and soon after. What the peer does not prove is no error.
+func (p *probing) prove(ctx context.Context, s *session, l *log.Log, set *roaring64.Bitmap, each func(*roaring64.Bitmap) error) error {
 	var parts []*roaring64.Bitmap
 	for it := set.ManyIterator(); ; {
 		some := make([]uint64, evictEntries)
@@ -189,14 +190,7 @@ func (p *probing) evict(ctx context.Context, s *session, l *log.Log, set *roarin
 			p.n.logger.Warn("a peer was asked which blocks it has", "peer", s.conn.Peer(), "drive", p.d.id, "err", err)
 		}
 		if !proved.IsEmpty() {
-			freed, err := l.Evict(context.WithoutCancel(ctx), proved)
-			e.Freed += freed
-			if err != nil && l.Held(proved.Minimum(), 1) > 0 {
-				return err // nothing has happened
-			}
-			e.Gone[l.Writer()].Or(proved)
-			set.AndNot(proved)
-			if err != nil {
+			if err := each(proved); err != nil {
 				return err
 			}
 		}
@@ -234,11 +228,16 @@ func (p *probing) ask(ctx context.Context, s *session, l *log.Log, set *roaring6
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(probeDepth)
 	c := &proofs{proved: roaring64.New()}
-	for part := range spansOf(set, probeEntries) {
-		if ctx.Err() != nil {
-			break
+	for part := range slices.Chunk(set.ToArray(), probeEntries) {
+		var whole []slice
+		for _, i := range part {
+			if b, ok := wholly(l, i); ok {
+				whole = append(whole, b)
+			}
 		}
-		group.Go(func() error { return p.one(ctx, s, l, part, c) })
+		if len(whole) > 0 && ctx.Err() == nil {
+			group.Go(func() error { return p.one(ctx, s, l, whole, c) })
+		}
 	}
 	err := group.Wait()
 	c.mu.Lock()
@@ -248,29 +247,16 @@ func (p *probing) ask(ctx context.Context, s *session, l *log.Log, set *roaring6
 }
 
 // one makes one request.
-func (p *probing) one(ctx context.Context, s *session, l *log.Log, spans []span, c *proofs) error {
-	q := &request{typ: msgProbe, log: logName{p.d.id, l.Writer()}, ranges: spans}
-	if _, err := rand.Read(q.nonce[:]); err != nil {
-		return err
-	}
-	next := uint64(0) // what may come next
-	var block []byte
-	err := s.bulk.do(ctx, q, func(a part) error {
-		i := a.span.first
-		if a.typ != msgHeld || i < next || !slices.ContainsFunc(spans, func(s span) bool { return i >= s.first && i-s.first < s.n }) {
-			return fmt.Errorf("%w: a proof of what was not asked for", ErrProtocol)
-		}
-		next = i + 1
-		var err error
-		if block, err = l.ReadStored(block[:0], i); err != nil {
-			return nil // it is not here any more: nothing to be evicted
-		}
-		if want := proofOf(q.nonce, s.conn.Peer(), p.n.ep.Self(), q.log, i, block); [32]byte(a.bytes) != want {
-			err := fmt.Errorf("%w: block %v, which it says it has, has another hash", log.ErrProof, log.Ref{Writer: l.Writer(), Index: i})
+func (p *probing) one(ctx context.Context, s *session, l *log.Log, whole []slice, c *proofs) error {
+	err := s.probe(ctx, s.bulk, p.d.id, l, whole, func(b slice, is proved) error {
+		switch is {
+		case provedHeld:
+			c.add(p, b.index)
+		case provedElse:
+			err := fmt.Errorf("%w: block %v, which it says it has, has another hash", log.ErrProof, log.Ref{Writer: l.Writer(), Index: b.index})
 			p.n.ban(s, err)
 			return err
 		}
-		c.add(p, i)
 		return nil
 	})
 	if errors.Is(err, errCannot) {
@@ -303,28 +289,6 @@ func spansOf(set *roaring64.Bitmap, most uint64) func(func([]span) bool) {
 			yield(spans)
 		}
 	}
-}
-
-// probe answers a PROBE.
-func (a *answering) probe(d *shared, l *log.Log, q *request) error {
-	self, asks := a.s.node.ep.Self(), a.s.conn.Peer()
-	sent := 0
-	return eachEntry(q.ranges, l.Head().Size, func(i uint64) error {
-		if !d.has(l, i) {
-			return nil
-		}
-		b, err := l.ReadStored(a.block[:0], i)
-		if err != nil {
-			return nil
-		}
-		a.block = b
-		proof := proofOf(q.nonce, self, asks, q.log, i, b)
-		a.begin(msgHeld)
-		a.w.Uvarint(i)
-		a.w.Raw(proof[:])
-		sent++
-		return a.send(sent%probeFlush == 0)
-	})
 }
 
 // have answers a HAVE.

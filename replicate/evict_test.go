@@ -284,22 +284,25 @@ func TestEvictLiars(t *testing.T) {
 		banned bool
 	}{
 		"a false proof": {func(a *answering, q *request) (uint8, error) {
-			return pretend(a, q, func(i uint64, b []byte) [32]byte { return [32]byte{1} })
+			return pretend(a, q, func(slice, []byte) [32]byte { return [32]byte{1} })
 		}, true},
 		"a proof without the nonce": {func(a *answering, q *request) (uint8, error) {
-			return pretend(a, q, func(i uint64, b []byte) [32]byte {
-				return proofOf([32]byte{}, a.s.node.Key(), a.s.conn.Peer(), q.log, i, b)
+			return pretend(a, q, func(c slice, b []byte) [32]byte {
+				q.nonce = [32]byte{}
+				return q.proof(a.s.node.Key(), a.s.other, c, b)
 			})
 		}, true},
 		"a proof made by another device": {func(a *answering, q *request) (uint8, error) {
-			return pretend(a, q, func(i uint64, b []byte) [32]byte {
-				return proofOf(q.nonce, [32]byte{7}, a.s.node.Key(), q.log, i, b)
-			})
+			return pretend(a, q, func(c slice, b []byte) [32]byte { return q.proof([32]byte{7}, a.s.node.Key(), c, b) })
+		}, true},
+		"a proof made for another device": {func(a *answering, q *request) (uint8, error) {
+			return pretend(a, q, func(c slice, b []byte) [32]byte { return q.proof(a.s.node.Key(), [32]byte{7}, c, b) })
+		}, true},
+		"a proof of a part": {func(a *answering, q *request) (uint8, error) {
+			return pretend(a, q, func(c slice, b []byte) [32]byte { return q.proof(a.s.node.Key(), a.s.other, c, b[:len(b)-1]) })
 		}, true},
 		"a proof of another block": {func(a *answering, q *request) (uint8, error) {
-			return pretend(a, q, func(i uint64, b []byte) [32]byte {
-				return proofOf(q.nonce, a.s.node.Key(), a.s.conn.Peer(), q.log, i, append(b, 0))
-			})
+			return pretend(a, q, func(c slice, b []byte) [32]byte { return q.proof(a.s.node.Key(), a.s.other, c, append(b, 0)) })
 		}, true},
 		"what was not asked for": {func(a *answering, q *request) (uint8, error) {
 			a.begin(msgHeld)
@@ -309,7 +312,7 @@ func TestEvictLiars(t *testing.T) {
 		}, false},
 		"blocks": {func(a *answering, q *request) (uint8, error) {
 			a.begin(msgBlock)
-			a.w.Uvarint(q.ranges[0].first)
+			a.w.Uvarint(q.slices[0].index)
 			a.w.Raw([]byte("it"))
 			return endOK, a.send(true)
 		}, false},
@@ -343,25 +346,23 @@ func TestEvictLiars(t *testing.T) {
 }
 
 // pretend answers a PROBE with proofs of its own.
-func pretend(a *answering, q *request, proof func(index uint64, block []byte) [32]byte) (uint8, error) {
+func pretend(a *answering, q *request, proof func(c slice, block []byte) [32]byte) (uint8, error) {
 	store, _, _ := a.s.node.shared(q.log.drive).state()
 	l, err := store.Log(q.log.writer)
 	if err != nil {
 		return endUnknown, nil
 	}
-	for _, r := range q.ranges {
-		for i := r.first; i < r.first+r.n; i++ {
-			b, err := l.ReadStored(nil, i)
-			if err != nil {
-				return endCannot, nil
-			}
-			p := proof(i, b)
-			a.begin(msgHeld)
-			a.w.Uvarint(i)
-			a.w.Raw(p[:])
-			if err := a.send(true); err != nil {
-				return 0, err
-			}
+	for _, c := range q.slices {
+		b, err := l.ReadStored(nil, c.index)
+		if err != nil {
+			return endCannot, nil
+		}
+		p := proof(c, b)
+		a.begin(msgHeld)
+		a.w.Uvarint(c.index)
+		a.w.Raw(p[:])
+		if err := a.send(true); err != nil {
+			return 0, err
 		}
 	}
 	return endOK, nil

@@ -26,10 +26,9 @@ func FuzzMessages(f *testing.F) {
 		{typ: msgInfo, log: logName{drive: name.drive}},
 		{typ: msgProve, log: name, known: 7},
 		{typ: msgGet, log: name, tiles: []log.TileRef{{Level: 1, N: 2}}, ranges: []span{{3, 4}, {500, 6}}},
-		{typ: msgProbe, log: name, nonce: [32]byte{7}, ranges: []span{{3, 4}, {500, 6}}},
 		{typ: msgHave, log: name, ranges: []span{{3, 4}, {500, 60_000}}},
 		{typ: msgWalk, log: name, walk: fs.Walk{Commit: log.Ref{Writer: 2, Index: 8}, Op: fs.WalkRead, Ino: 9, Name: "x", Off: 10, Len: 11}},
-		{typ: msgAudit, log: name, nonce: [32]byte{12}, slices: []slice{{13, 14, 15}, {1600, 0, maxSlice}}},
+		{typ: msgProbe, log: name, nonce: [32]byte{12}, slices: []slice{{13, 14, 15}, {1600, 0, maxMessage}}},
 		{typ: msgBoxes, log: logName{drive: name.drive}, recipient: [32]byte{9}},
 	} {
 		add(q.encode())
@@ -45,7 +44,6 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{byte(msgEnd), 0})
 	f.Add(append([]byte{byte(msgHeld), 1}, make([]byte, 32)...))
 	f.Add([]byte{byte(msgHas), 1, 2})
-	f.Add(append([]byte{byte(msgAudited), 1}, make([]byte, 32)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 {
 			return

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"flag"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"hearth/replicate/peer"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/zeebo/blake3"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcript in testdata/protocol; released messages must not change")
@@ -33,9 +35,9 @@ var transcriptPath = filepath.Join("..", "testdata", "protocol", "v1", "transcri
 // typeNames are all message types of the protocol.
 var typeNames = map[messageType]string{
 	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS", msgEpoch: "EPOCH", msgPeers: "PEERS",
-	msgInfo: "INFO", msgProve: "PROVE", msgGet: "GET", msgWalk: "WALK", msgAudit: "AUDIT", msgProbe: "PROBE", msgHave: "HAVE", msgBoxes: "BOXES",
+	msgInfo: "INFO", msgProve: "PROVE", msgGet: "GET", msgWalk: "WALK", msgProbe: "PROBE", msgHave: "HAVE", msgBoxes: "BOXES",
 	msgGenesis: "GENESIS", msgProof: "PROOF", msgTile: "TILE", msgBlock: "BLOCK", msgControl: "CONTROL",
-	msgGone: "GONE", msgEnd: "END", msgAudited: "AUDITED", msgHeld: "HELD", msgHas: "HAS", msgBox: "BOX",
+	msgGone: "GONE", msgEnd: "END", msgHeld: "HELD", msgHas: "HAS", msgBox: "BOX",
 }
 
 const transcriptHead = `# A conversation of two devices, as docs/protocol.md describes it: what each
@@ -108,7 +110,9 @@ func speaker(t *testing.T, seed byte) *session {
 			t.Error(err)
 		}
 	})
-	return &session{node: n, conn: &peer.Conn{}, ctx: t.Context(), drives: map[log.DriveID]bool{}}
+	other := seed32(3 - seed)
+	there := ed25519.NewKeyFromSeed(other[:]).Public().(ed25519.PublicKey)
+	return &session{node: n, conn: &peer.Conn{}, other: peer.Key(there), ctx: t.Context(), drives: map[log.DriveID]bool{}}
 }
 
 func (s *session) shareOf(store *log.Store, tracer Tracer) {
@@ -246,22 +250,26 @@ func converse(t *testing.T) (*log.Store, transcript) {
 	ask(request{typ: msgGet, log: name, ranges: []span{{first.Size, 1}}})
 	ask(request{typ: msgProve, log: name, known: 100})
 
-	// The author audits the reader, whose answers are those of a replica.
+	// The author audits the reader, whose answers are those of a replica. It also
+	// wants to know what is where, and to rely on it for two whole entries.
 	replica := accept(t, tr)
 	reader.shareOf(replica, nil)
-	audit := request{typ: msgAudit, log: name, nonce: seed32(6), slices: []slice{{0, 3, 20}, {1, 0, 30}, {7, 1, 2}, {259, 10, 25}}}
-	tr.open("audit", "author", streamRequest)
-	tr.add("audit", "author", audit.encode())
-	tr.add("audit", "reader", reader.say(t, &audit))
-
-	// It also wants to know what is where.
 	tell("reader", replica.Logs()[0])
+	all := func(index uint64) slice {
+		c, ok := wholly(own, index)
+		if !ok {
+			t.Fatalf("entry %d is not here", index)
+		}
+		return c
+	}
+	tr.open("proofs", "author", streamRequest)
 	for _, q := range []request{
+		{typ: msgProbe, log: name, nonce: seed32(6), slices: []slice{{0, 3, 20}, {1, 0, 30}, {7, 1, 2}, {259, 10, 25}}},
 		{typ: msgHave, log: name, ranges: []span{{0, 10}, {255, 12}}},
-		{typ: msgProbe, log: name, nonce: seed32(7), ranges: []span{{4, 2}, {259, 1}}},
+		{typ: msgProbe, log: name, nonce: seed32(7), slices: []slice{all(4), all(5), all(259)}},
 	} {
-		tr.add("audit", "author", q.encode())
-		tr.add("audit", "reader", reader.say(t, &q))
+		tr.add("proofs", "author", q.encode())
+		tr.add("proofs", "reader", reader.say(t, &q))
 	}
 
 	// Each says where others are that share the drive.
@@ -501,17 +509,19 @@ func TestTranscriptIsUnderstood(t *testing.T) {
 	if !l.Dropped().Contains(2) {
 		t.Error("block 2 was dropped")
 	}
-	// The audit's answers are those that the document says.
+	// The proofs are those that the document says.
 	var q *request
+	held := 0
 	for _, m := range tr {
 		var buf []byte
 		got, _ := readMessage(bytes.NewReader(m.bytes), &buf)
 		switch m.name {
-		case "AUDIT":
+		case "PROBE":
 			if q, err = decodeRequest(got); err != nil {
 				t.Fatal(err)
 			}
-		case "AUDITED":
+		case "HELD":
+			held++
 			p, err := decodePart(got)
 			if err != nil {
 				t.Fatal(err)
@@ -524,12 +534,33 @@ func TestTranscriptIsUnderstood(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				seed := seed32(1)
-				key := ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
-				if q.sliceMAC([32]byte(key), c, b) != p.mac {
+				if written(q, c, b) != p.mac {
 					t.Errorf("the proof of entry %d is another", c.index)
 				}
 			}
 		}
 	}
+	if held != 5 {
+		t.Errorf("%d proofs", held)
+	}
+}
+
+// written is the proof of a slice as docs/protocol.md describes it, from the reader to
+// the author.
+func written(q *request, c slice, b []byte) (out [32]byte) {
+	h, err := blake3.NewKeyed(q.nonce[:])
+	if err != nil {
+		panic(err)
+	}
+	for _, seed := range []byte{1, 2} {
+		s := seed32(seed)
+		_, _ = h.Write(ed25519.NewKeyFromSeed(s[:]).Public().(ed25519.PublicKey))
+	}
+	_, _ = h.Write(q.log.drive[:])
+	at := binary.BigEndian.AppendUint16(nil, uint16(q.log.writer))
+	at = binary.BigEndian.AppendUint64(at, c.index)
+	_, _ = h.Write(binary.BigEndian.AppendUint32(at, c.off))
+	_, _ = h.Write(b)
+	h.Sum(out[:0])
+	return out
 }

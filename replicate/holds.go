@@ -126,6 +126,35 @@ func (h *holdings) count(name logName, size uint64) uint64 {
 	return b.Rank(size - 1)
 }
 
+// countWithout is count of those that are not dropped: a set of entries below size.
+func (h *holdings) countWithout(name logName, size uint64, dropped *roaring64.Bitmap) uint64 {
+	all := h.count(name, size)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b := h.logs[name]; b != nil {
+		all -= min(all, b.AndCardinality(dropped))
+	}
+	return all
+}
+
+// holds counts what the peer says that it has of a drive.
+func (s *session) holds(id log.DriveID) (h Held) {
+	d := s.node.shared(id)
+	if d == nil {
+		return h
+	}
+	store, _, _ := d.state()
+	if store == nil {
+		return h
+	}
+	for w, l := range store.Logs() {
+		size, dropped := l.Head().Size, l.Dropped()
+		h.Of += size - min(size, dropped.GetCardinality())
+		h.Entries += s.have.countWithout(logName{id, w}, size, dropped)
+	}
+	return h
+}
+
 // heldRanges returns the entries of a log that are here, from one on: the
 // first ranges of them, up to most.
 func heldRanges(l *log.Log, from uint64, most int) []span {

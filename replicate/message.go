@@ -26,10 +26,9 @@ const (
 	msgProve   messageType = 17
 	msgGet     messageType = 18
 	msgWalk    messageType = 19
-	msgAudit   messageType = 20
-	msgProbe   messageType = 21
-	msgHave    messageType = 22
-	msgBoxes   messageType = 23
+	msgProbe   messageType = 20
+	msgHave    messageType = 21
+	msgBoxes   messageType = 22
 	msgGenesis messageType = 32
 	msgProof   messageType = 33
 	msgTile    messageType = 34
@@ -37,10 +36,9 @@ const (
 	msgControl messageType = 36
 	msgGone    messageType = 37
 	msgEnd     messageType = 38
-	msgAudited messageType = 39
-	msgHeld    messageType = 40
-	msgHas     messageType = 41
-	msgBox     messageType = 42
+	msgHeld    messageType = 39
+	msgHas     messageType = 40
+	msgBox     messageType = 41
 )
 
 // First bytes of streams.
@@ -57,7 +55,6 @@ const (
 	maxTiles    = 64
 	maxRanges   = 64
 	maxEntries  = 1024
-	maxProbe    = 256
 	maxHave     = 1 << 16
 	maxControls = 1024
 	maxWalk     = 8 << 20
@@ -322,10 +319,10 @@ type request struct {
 	log    logName
 	known  uint64        // PROVE
 	tiles  []log.TileRef // GET
-	ranges []span        // GET, PROBE, HAVE
+	ranges []span        // GET, HAVE
 	walk   fs.Walk       // WALK
-	nonce  [32]byte      // AUDIT, PROBE
-	slices []slice       // AUDIT
+	nonce  [32]byte      // PROBE
+	slices []slice       // PROBE
 
 	recipient [32]byte // BOXES
 }
@@ -353,8 +350,7 @@ func (q *request) encode() []byte {
 		}
 		q.appendRanges(&w)
 	case msgProbe:
-		w.Raw(q.nonce[:])
-		q.appendRanges(&w)
+		q.appendSlices(&w)
 	case msgHave:
 		q.appendRanges(&w)
 	case msgWalk:
@@ -364,8 +360,6 @@ func (q *request) encode() []byte {
 		w.String(q.walk.Name)
 		w.Uvarint(q.walk.Off)
 		w.Uvarint(q.walk.Len)
-	case msgAudit:
-		q.appendAudit(&w)
 	}
 	return seal(&w)
 }
@@ -387,13 +381,13 @@ func (q *request) parts() int {
 		return maxBoxes
 	case msgProve:
 		return 2 + maxControls*(1+maxLevels) + maxLevels
-	case msgGet, msgProbe, msgHave:
+	case msgGet, msgHave:
 		n := len(q.tiles)
 		for _, s := range q.ranges {
 			n += int(s.n)
 		}
 		return n
-	case msgAudit:
+	case msgProbe:
 		return len(q.slices)
 	default:
 		return maxWalk / tileBytes
@@ -410,7 +404,7 @@ func decodeRequest(m message) (*request, error) {
 	case msgBoxes:
 		q.log.drive, q.recipient = read32(r), read32(r)
 		return q, done(r, "request")
-	case msgProve, msgGet, msgWalk, msgAudit, msgProbe, msgHave:
+	case msgProve, msgGet, msgWalk, msgProbe, msgHave:
 	default:
 		return nil, fmt.Errorf("%w: a request of type %d", ErrProtocol, m.typ)
 	}
@@ -421,8 +415,7 @@ func decodeRequest(m message) (*request, error) {
 	case msgGet:
 		q.readGet(r)
 	case msgProbe:
-		q.nonce = read32(r)
-		q.readRanges(r, maxProbe)
+		q.readSlices(r)
 	case msgHave:
 		q.readRanges(r, maxHave)
 	case msgWalk:
@@ -433,8 +426,6 @@ func decodeRequest(m message) (*request, error) {
 		if !q.walk.Valid() {
 			r.Fail("no such walk")
 		}
-	case msgAudit:
-		q.readAudit(r)
 	}
 	return q, done(r, "request")
 }
@@ -478,10 +469,10 @@ type part struct {
 	typ   messageType
 	tile  log.TileRef
 	span  span   // GONE, HAS; of entries and HELD the first is their index
-	bytes []byte // of entries, tiles, boxes, the genesis and HELD; valid until the next part
+	bytes []byte // of entries, tiles, boxes and the genesis; valid until the next part
 	proof log.HeadProof
 	code  uint8    // END
-	mac   [32]byte // AUDITED
+	mac   [32]byte // HELD
 }
 
 func decodePart(m message) (p part, err error) {
@@ -500,12 +491,9 @@ func decodePart(m message) (p part, err error) {
 		p.bytes = r.Rest()
 	case msgGone, msgHas:
 		p.span = span{r.Uvarint(), r.Uvarint()}
-	case msgHeld:
-		p.span = span{r.Uvarint(), 1}
-		p.bytes = r.Raw(32)
 	case msgEnd:
 		p.code = r.U8()
-	case msgAudited:
+	case msgHeld:
 		p.span = span{r.Uvarint(), 1}
 		p.mac = read32(r)
 	default:

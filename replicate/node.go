@@ -89,8 +89,6 @@ type Node struct {
 	audits   map[audited]Audit // the newest of each
 	changed  chan struct{}     // closed and replaced when sessions or what they share change
 
-	auditLimit auditLimit
-
 	introduces atomic.Bool
 	mingled    atomic.Uint64 // see mingle
 	contacts   *contacts
@@ -497,6 +495,14 @@ type Peer struct {
 	Since                  time.Time
 	Drives                 []log.DriveID // that are shared with it
 	By                     [32]byte      // who introduced it; zero: nobody
+	Holds                  map[log.DriveID]Held
+}
+
+// Held is how much of a drive a peer says that it has. It is a hint, and less than
+// the truth of a peer that has it in very many parts.
+type Held struct {
+	Entries uint64 // that it has
+	Of      uint64 // that there are, as far as is known here, without what was dropped
 }
 
 // Peers lists the connections, oldest first.

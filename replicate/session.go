@@ -30,6 +30,7 @@ const helloTime = 10 * time.Second
 type session struct {
 	node  *Node
 	conn  *peer.Conn
+	other peer.Key // of the device there
 	since time.Time
 	ctx   context.Context // ends with the connection
 	wg    sync.WaitGroup
@@ -76,7 +77,7 @@ func (n *Node) serve(c *peer.Conn) {
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	s := &session{
-		node: n, conn: c, since: time.Now(), ctx: ctx,
+		node: n, conn: c, other: c.Peer(), since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
@@ -485,14 +486,14 @@ func (s *session) describe() Peer {
 	p := Peer{
 		Key: s.conn.Peer(), Addr: s.conn.Remote().String(), Dialed: s.conn.Dialed(),
 		RTT: st.RTT, Sent: st.Sent, Received: st.Received, SentRate: st.SentRate, ReceivedRate: st.ReceivedRate,
-		Since: s.since,
+		Since: s.since, Drives: s.sharedDrives(), Holds: map[log.DriveID]Held{},
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	p.Name = s.profile.name
-	p.By, _ = s.node.contacts.introducer(located{s.conn.Peer(), s.conn.Remote()})
-	for id := range s.drives {
-		p.Drives = append(p.Drives, id)
+	s.mu.Unlock()
+	p.By, _ = s.node.contacts.introducer(located{p.Key, s.conn.Remote()})
+	for _, id := range p.Drives {
+		p.Holds[id] = s.holds(id)
 	}
 	return p
 }

@@ -72,6 +72,7 @@ const (
 	Links    = "/v1/links"
 	Unshare  = "/v1/unshare"
 	Join     = "/v1/join"
+	Leave    = "/v1/leave"
 	Peers    = "/v1/peers"
 	Connect  = "/v1/connect"
 	Nearby   = "/v1/nearby"

@@ -53,8 +53,19 @@ type PeerInfo struct {
 	// By is who introduced it: the public key, in hex, and the name that it has here.
 	By     string `json:"introduced_by,omitempty"`
 	ByName string `json:"introduced_by_name,omitempty"`
+	// Holds is what it says that it has of these, in their order.
+	Holds []PeerHolds `json:"holds"`
 	// Audits are those of drives that are written here.
 	Audits []HolderInfo `json:"audits,omitempty"`
+}
+
+// PeerHolds is how much of a drive a device says that it has: of the entries of all
+// versions that are known here. It is not verified.
+type PeerHolds struct {
+	Drive   string  `json:"drive"`
+	Entries uint64  `json:"entries"`
+	Of      uint64  `json:"of"`
+	Percent float64 `json:"percent"`
 }
 
 // PeersAnswer is who is connected, and who would not be let in.

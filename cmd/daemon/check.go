@@ -19,8 +19,11 @@ func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sin
 	var failed error
 	if _, err := d.openDrive(ctx, req.Drive); errors.Is(err, log.ErrDamaged) || errors.Is(err, fs.ErrDamaged) {
 		return d.verifyLog(ctx, req.Drive, err, out)
-	} else if err != nil && d.onlyHeld(req.Drive) {
-		return d.verifyHeld(ctx, d.heldDrive(req.Drive), out)
+	} else if err != nil {
+		if h := d.onlyHeld(req.Drive); h != nil {
+			return d.verifyHeld(ctx, h, out)
+		}
+		return done, err
 	}
 	p, err := d.findDrive(ctx, req.Drive)
 	if err != nil {
@@ -40,8 +43,7 @@ func (d *Daemon) verify(ctx context.Context, req control.VerifyRequest, out *sin
 // verifyLog checks what can be checked of a drive that is too damaged to be
 // opened: why it cannot, and each block by itself.
 func (d *Daemon) verifyLog(ctx context.Context, name string, why error, out *sink) (done control.Verified, err error) {
-	h := d.heldDrive(name)
-	h.mu.Lock() // nobody else opens it meanwhile
+	h := d.lockDrive(name) // nobody else opens it meanwhile
 	defer h.mu.Unlock()
 	done.Damaged = 1
 	if err := out.item(control.DamageInfo{Problem: why.Error()}); err != nil {

@@ -24,7 +24,9 @@
 // What mounts.json says is what is mounted after the next start: it is
 // replaced atomically, after a mount is usable and before an unmount is
 // answered. A request that was refused changed nothing. A request whose
-// client goes away is canceled.
+// client goes away is canceled. A drive is there whole or not at all: it is made,
+// joined and left by renaming its folder, and what a crash leaves of one that was
+// not finished is removed at the next start.
 //
 // # What it is not
 //

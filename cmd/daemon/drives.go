@@ -7,6 +7,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"hearth/cmd/home"
 	"hearth/fs"
 	"hearth/log"
+	"hearth/log/disk"
 )
 
 // drives are the drives that were used since the start.
@@ -37,11 +39,15 @@ type held struct {
 	closed  bool
 	swept   sweepState
 	links   sync.Mutex // held while who belongs to the drive changes
+	left    bool       // closed for good: see Daemon.setAside
 }
 
-// unfinished is the prefix of a drive that is being made. It is no drive's
-// name: those start with a letter or a digit.
-const unfinished = ".new-"
+// Prefixes of a drive that is being made, and of one that is being removed. They
+// begin no drive's name: those start with a letter or a digit.
+const (
+	unfinished = ".new-"
+	discarded  = ".left-"
+)
 
 // openDrive returns an open drive.
 func (d *Daemon) openDrive(ctx context.Context, name string) (*held, error) {
@@ -52,8 +58,7 @@ func (d *Daemon) openDrive(ctx context.Context, name string) (*held, error) {
 	if err := home.Known(name, names); err != nil {
 		return nil, err
 	}
-	h := d.heldDrive(name)
-	h.mu.Lock()
+	h := d.lockDrive(name)
 	defer h.mu.Unlock()
 	switch {
 	case h.closed:
@@ -62,6 +67,9 @@ func (d *Daemon) openDrive(ctx context.Context, name string) (*held, error) {
 		return h, nil
 	case h.store != nil:
 		return nil, h.problem
+	}
+	if _, err := os.Lstat(d.home.DriveDir(name)); errors.Is(err, iofs.ErrNotExist) {
+		return nil, home.Known(name, slices.DeleteFunc(names, func(n string) bool { return n == name })) // it was left a moment ago
 	}
 	h.store, h.drive, h.problem = d.load(ctx, name, len(names))
 	if h.problem != nil {
@@ -79,6 +87,28 @@ func (d *Daemon) heldDrive(name string) *held {
 		d.drives.open[name] = h
 	}
 	return h
+}
+
+// lockDrive returns a drive with its lock held.
+func (d *Daemon) lockDrive(name string) *held {
+	for {
+		h := d.heldDrive(name)
+		h.mu.Lock()
+		if !h.left {
+			return h
+		}
+		h.mu.Unlock()
+		d.forget(h)
+	}
+}
+
+// forget makes the name of a drive that was left free.
+func (d *Daemon) forget(h *held) {
+	d.drives.mu.Lock()
+	defer d.drives.mu.Unlock()
+	if d.drives.open[h.name] == h {
+		delete(d.drives.open, h.name)
+	}
 }
 
 // load opens the store and the drive in it. The opening is not canceled with
@@ -116,8 +146,7 @@ func (d *Daemon) create(ctx context.Context, req control.CreateRequest) (control
 	if err := home.CheckName(req.Name); err != nil {
 		return control.Created{}, control.Usage(home.NameRule, "%w", err)
 	}
-	h := d.heldDrive(req.Name)
-	h.mu.Lock()
+	h := d.lockDrive(req.Name)
 	defer h.mu.Unlock()
 	if h.closed {
 		return control.Created{}, control.NoDaemon("", "the daemon ends")
@@ -176,16 +205,16 @@ func publish(dir, final string) error {
 	return parent.Sync()
 }
 
-// removeUnfinished removes drives whose making was cut short: nobody was told
-// that they exist.
+// removeUnfinished removes drives whose making was cut short, as nobody was told
+// that they exist, and what is left of those that were being removed.
 func (d *Daemon) removeUnfinished() error {
 	entries, err := os.ReadDir(d.home.DrivesDir())
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), unfinished) {
-			if err := os.RemoveAll(filepath.Join(d.home.DrivesDir(), e.Name())); err != nil {
+		if strings.HasPrefix(e.Name(), unfinished) || strings.HasPrefix(e.Name(), discarded) {
+			if err := log.Discard(disk.OS{}, filepath.Join(d.home.DrivesDir(), e.Name())); err != nil {
 				return err
 			}
 		}
@@ -204,18 +233,20 @@ func (d *Daemon) openAll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := d.openDrive(ctx, name); err != nil && !d.onlyHeld(name) {
+		if _, err := d.openDrive(ctx, name); err != nil && d.onlyHeld(name) == nil {
 			d.logger.Error("a drive cannot be opened", "drive", name, "err", err)
 		}
 	}
 }
 
-// onlyHeld reports whether a drive is here for others alone.
-func (d *Daemon) onlyHeld(name string) bool {
-	h := d.heldDrive(name)
-	h.mu.Lock()
+// onlyHeld returns a drive that is here for others alone; nil if it is not.
+func (d *Daemon) onlyHeld(name string) *held {
+	h := d.lockDrive(name)
 	defer h.mu.Unlock()
-	return h.store != nil && h.drive == nil
+	if h.store == nil || h.drive != nil {
+		return nil
+	}
+	return h
 }
 
 // eachDrive calls fn for the drives that are open.
@@ -228,7 +259,7 @@ func (d *Daemon) eachDrive(fn func(*held)) {
 	d.drives.mu.Unlock()
 	for _, h := range all {
 		h.mu.Lock()
-		open := h.drive != nil
+		open := h.drive != nil && !h.left
 		h.mu.Unlock()
 		if open {
 			fn(h)

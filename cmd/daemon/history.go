@@ -332,10 +332,10 @@ func (d *Daemon) feed(ctx context.Context, req control.FeedRequest, out *sink) (
 // no versions that could be named.
 func (d *Daemon) sync(ctx context.Context, req control.Target) (control.Version, error) {
 	p, err := d.findDrive(ctx, req.Drive)
-	if err != nil && d.onlyHeld(req.Drive) {
-		return control.Version{}, d.heldDrive(req.Drive).store.Settle()
-	}
 	if err != nil {
+		if h := d.onlyHeld(req.Drive); h != nil {
+			return control.Version{}, h.store.Settle()
+		}
 		return control.Version{}, err
 	}
 	if err := p.drive.Sync(ctx); err != nil {

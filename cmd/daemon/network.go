@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -287,8 +289,7 @@ func (d *Daemon) joinLink(ctx context.Context, link *replicate.Link, name string
 	if err := home.CheckName(name); err != nil {
 		return control.Joined{}, control.Usage("join it with `hearth join LINK --as NAME`", "%w", err)
 	}
-	h := d.heldDrive(name)
-	h.mu.Lock()
+	h := d.lockDrive(name)
 	defer h.mu.Unlock()
 	if h.closed {
 		return control.Joined{}, control.NoDaemon("", "the daemon ends")
@@ -329,8 +330,7 @@ func (d *Daemon) knownAs(ctx context.Context, id log.DriveID) (string, error) {
 	}
 	for _, name := range names {
 		_, _ = d.openDrive(ctx, name)
-		h := d.heldDrive(name)
-		h.mu.Lock()
+		h := d.lockDrive(name)
 		same := h.store != nil && h.store.DriveID() == id
 		h.mu.Unlock()
 		if same {
@@ -402,7 +402,7 @@ func (d *Daemon) peers(ctx context.Context, req control.PeersRequest) (control.P
 	for _, p := range d.network.node.Peers() {
 		info := control.PeerInfo{
 			Name: d.network.nameOr(p.Key, p.Name), ID: hex.EncodeToString(p.Key[:]), Address: p.Addr, Dialed: p.Dialed,
-			RTT: float64(p.RTT.Microseconds()) / 1000, Up: p.SentRate, Down: p.ReceivedRate, Sent: p.Sent, Received: p.Received, Since: p.Since, Drives: []string{},
+			RTT: float64(p.RTT.Microseconds()) / 1000, Up: p.SentRate, Down: p.ReceivedRate, Sent: p.Sent, Received: p.Received, Since: p.Since, Drives: []string{}, Holds: []control.PeerHolds{},
 		}
 		if p.By != ([32]byte{}) {
 			info.By, info.ByName = hex.EncodeToString(p.By[:]), d.network.nameOf(p.By)
@@ -410,16 +410,27 @@ func (d *Daemon) peers(ctx context.Context, req control.PeersRequest) (control.P
 		for _, id := range p.Drives {
 			if name := names[id]; name != "" {
 				info.Drives = append(info.Drives, name)
+				info.Holds = append(info.Holds, holds(name, p.Holds[id]))
 				if a, ok := d.network.node.Audits(id)[p.Key]; ok {
 					info.Audits = append(info.Audits, d.network.holder(a, name))
 				}
 			}
 		}
 		slices.Sort(info.Drives)
+		slices.SortFunc(info.Holds, func(a, b control.PeerHolds) int { return strings.Compare(a.Drive, b.Drive) })
 		list = append(list, info)
 	}
 	banned, refused := d.network.unwelcome()
 	return control.PeersAnswer{Peers: list, Banned: banned, Refused: refused}, nil
+}
+
+// holds describes how much of a drive a device says that it has.
+func holds(drive string, h replicate.Held) control.PeerHolds {
+	out := control.PeerHolds{Drive: drive, Entries: h.Entries, Of: h.Of}
+	if h.Of > 0 {
+		out.Percent = math.Round(1000*float64(h.Entries)/float64(h.Of)) / 10
+	}
+	return out
 }
 
 // connect keeps a connection to an address.

@@ -56,6 +56,7 @@ func (d *Daemon) routes() http.Handler {
 	same(control.Links, answer(d, d.links))
 	same(control.Unshare, answer(d, d.unshare))
 	same(control.Join, answer(d, d.join))
+	same(control.Leave, stream(d, d.leave))
 	same(control.Peers, answer(d, d.peers))
 	same(control.Connect, answer(d, d.connect))
 	same(control.Nearby, answer(d, d.nearby))

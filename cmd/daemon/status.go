@@ -61,7 +61,7 @@ func (d *Daemon) driveStatus(ctx context.Context, name string) (control.DriveSta
 		if ctx.Err() != nil {
 			return st, context.Cause(ctx)
 		}
-		if h := d.heldDrive(name); d.onlyHeld(name) {
+		if h := d.onlyHeld(name); h != nil {
 			st.ID = h.store.ID()
 			st.Blocks, st.Missing = h.blocks()
 			st.Health = append(st.Health, h.health()...)

@@ -14,7 +14,8 @@ import (
 )
 
 // followLink turns the request to mount a link into one to mount a drive, which
-// is joined if it is not here, or a version of it, which is verified.
+// is joined if it is not here, or a version of it, which is verified. A drive that
+// was joined for a version that is refused is left again.
 func (d *Daemon) followLink(ctx context.Context, req control.MountRequest) (control.MountRequest, error) {
 	link, point, err := replicate.SplitLink(req.Link)
 	if err != nil {
@@ -23,7 +24,8 @@ func (d *Daemon) followLink(ctx context.Context, req control.MountRequest) (cont
 	if req.Drive, err = d.knownAs(ctx, link.Drive); err != nil {
 		return req, err
 	}
-	if req.Drive == "" {
+	known := req.Drive != ""
+	if !known {
 		joined, err := d.joinLink(ctx, link, d.freeName(link))
 		if err != nil {
 			return req, err
@@ -35,6 +37,11 @@ func (d *Daemon) followLink(ctx context.Context, req control.MountRequest) (cont
 		return req, err
 	}
 	if err := h.checkPoint(ctx, point, d.sharesWithOthers); err != nil {
+		if !known && control.AsError(err).Exit == control.ExitVerify {
+			if _, leaving := d.discard(ctx, h); leaving != nil {
+				d.logger.Error("a drive stays that was joined for a link that is refused", "drive", h.name, "err", leaving)
+			}
+		}
 		return req, err
 	}
 	req.When, req.ReadOnly = point.Version.String(), true
@@ -92,7 +99,7 @@ func (h *held) checkPoint(ctx context.Context, p *replicate.Point, connected fun
 	}
 	root, err := h.drive.Checkpoint(ctx, p.Version)
 	if errors.Is(err, fs.ErrNoVersion) {
-		return control.Damaged("it is not kept any more, or somebody changed the link; `hearth mount "+h.name+" DIR` shows the newest",
+		return control.Damaged("it is not kept any more, or somebody changed the link; without the @ and what follows it shows the newest",
 			"drive %s has no version %v", h.name, p.Version)
 	}
 	if err != nil {

@@ -79,7 +79,7 @@ func (a *app) commands() []*cli.Command {
 		a.tagCommand(), a.tagsCommand(), a.untagCommand(), a.changesCommand(),
 		a.retainCommand(), a.sweepCommand(), a.purgeCommand(),
 		a.verifyCommand(), a.exportCommand(),
-		a.shareCommand(), a.unshareCommand(), a.joinCommand(), a.peersCommand(), a.connectCommand(), a.nearbyCommand(),
+		a.shareCommand(), a.unshareCommand(), a.joinCommand(), a.leaveCommand(), a.peersCommand(), a.connectCommand(), a.nearbyCommand(),
 		a.fetchCommand(), a.evictCommand(),
 		a.sendCommand(), a.receiveCommand(), a.setCommand(),
 		a.statusCommand(), a.daemonCommand(), a.stopCommand(), a.versionCommand(),

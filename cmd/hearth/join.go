@@ -13,7 +13,7 @@ func (a *app) joinCommand() *cli.Command {
 		Description: describe(`Makes a drive of another device one of this device, by the link that
 "hearth share" printed there. It can be mounted at once: what is read comes from
 the devices that have it, and is kept here. The drive is read-only here. A link
-made with --hold keeps all of the drive here for others.`,
+made with --hold keeps all of the drive here for others. "hearth leave" ends it.`,
 			"hearth join hearth://AQJx... --as photos\nhearth mount photos ~/Photos"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "as", Usage: "call the drive `NAME` here"},

@@ -26,7 +26,8 @@ until "hearth unmount".
 A share link in place of the NAME joins its drive if it is not here yet. If the
 link names a version ("hearth share NAME@WHEN" prints such), exactly that one is
 shown, read-only: what differs from it in a single byte is refused, with exit
-code 3. The joined drive stays when it is unmounted.`,
+code 3, and a drive that was joined for it is left. Else the joined drive stays
+when it is unmounted: "hearth leave" forgets it.`,
 			"mkdir -p ~/Hearth && hearth mount home ~/Hearth\nhearth mount hearth://AQJx...@12.kY4... ~/Release"),
 		Flags: []cli.Flag{
 			boolFlag("allow-other", "let other users in, as far as modes allow"),

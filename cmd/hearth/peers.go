@@ -15,7 +15,9 @@ func (a *app) peersCommand() *cli.Command {
 		Name: "peers", Usage: "list the devices that are connected",
 		Description: describe(`Lists the devices that this one is connected to: name, address, round-trip time,
 what is sent and received a second and was in all, the drives that are shared,
-by which other device it was introduced, if it was, and what it proved to hold of those that are written here, when it was last audited.
+each with how much of it the device says it has, by which other device it was
+introduced, if it was, and what it proved to hold of those that are written here,
+when it was last audited.
 Below it lists who is banned, as it sent what does not verify, and where another
 device answered than the one that is known.`,
 			"hearth peers --forgive 1f6ab2c8"),
@@ -69,9 +71,15 @@ func (a *app) peerTable(list []control.PeerInfo) error {
 	}
 	rows := [][]string{{"NAME", "ID", "ADDRESS", "RTT", "UP", "DOWN", "SENT", "RECEIVED", "DRIVES"}}
 	for _, p := range list {
+		drives := make([]string, len(p.Holds))
+		for i, h := range p.Holds {
+			if drives[i] = h.Drive; h.Of > 0 {
+				drives[i] += " " + percent(h.Entries, h.Of)
+			}
+		}
 		rows = append(rows, []string{nameOr(p.Name), short(p.ID), p.Address, fmt.Sprintf("%.1fms", p.RTT),
 			size(int64(p.Up)) + "/s", size(int64(p.Down)) + "/s",
-			size(int64(p.Sent)), size(int64(p.Received)), strings.Join(p.Drives, ", ")})
+			size(int64(p.Sent)), size(int64(p.Received)), strings.Join(drives, ", ")})
 	}
 	if err := a.table(rows); err != nil {
 		return err

@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hearth": main})
+	testscript.Main(m, map[string]func(){"hearth": main, "liar": liar})
 }
 
 // TestScript runs the scripts: each has a home of its own, and real daemons

@@ -96,19 +96,24 @@ func (a *app) where(c *cli.Context, arg string) error {
 	return nil
 }
 
-// share shows a part of some bytes. It is 0 % and 100 % only if that is so.
+// share shows a part of some bytes.
 func share(part, all uint64) string {
-	percent := 100.0
+	return fmt.Sprintf("%s (%s)", size(int64(part)), percent(part, all))
+}
+
+// percent shows a part of something. It is 0 % and 100 % only if that is so.
+func percent(part, all uint64) string {
+	p := 100.0
 	if all > 0 {
-		percent = 100 * float64(part) / float64(all)
+		p = 100 * float64(part) / float64(all)
 	}
 	switch {
-	case part < all && percent > 99.9:
-		percent = 99.9
-	case part > 0 && percent < 0.1:
-		percent = 0.1
+	case part < all && p > 99.9:
+		p = 99.9
+	case part > 0 && p < 0.1:
+		p = 0.1
 	}
-	return fmt.Sprintf("%s (%.3g%%)", size(int64(part)), percent)
+	return fmt.Sprintf("%.3g%%", p)
 }
 
 func (a *app) driveStatus(d control.DriveStatus) {

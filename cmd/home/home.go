@@ -145,7 +145,7 @@ func (h *Home) DriveDir(name string) string { return filepath.Join(h.DrivesDir()
 func (h *Home) LogPath() string { return filepath.Join(h.dir, "daemon.log") }
 
 // Drives lists the drives by name. A name that starts with a dot is a drive
-// being made, and is none yet.
+// being made or removed, and is none.
 func (h *Home) Drives() ([]string, error) {
 	entries, err := os.ReadDir(h.DrivesDir())
 	if errors.Is(err, iofs.ErrNotExist) {
