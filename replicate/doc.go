@@ -33,6 +33,8 @@
 //	HOLDS 4   drive id, 32 bytes | writer u16 |
 //	          ranges: count uvarint, (skip uvarint, n uvarint) each
 //	EPOCH 5   token, 32 bytes | the control entry that begins an epoch
+//	ALIVE 6   nothing
+//	WALKS 7   drive id, 32 bytes | u8 1: the sender does walks; 0: it does not
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
 // it. It has the tokens of the newest hold secret that its sender knows of each
@@ -61,6 +63,16 @@
 // what was said before: all that is here when a drive is first shared, then what is
 // written and what arrives, gathered for a tenth of a second. It is a hint of whom
 // to ask, which GONE takes back.
+//
+// ALIVE is sent by the dialer every 1.75 s, at the multiples of that time since
+// 1970: all connections of a device, and those of its peers if their clocks are
+// right, have their signs of life at once, in place of the transport's, which each
+// would have at a time of its own. WALKS is sent for each shared drive, and again
+// when it is another; until then a walk may be asked for.
+//
+// Who is known to share a drive, since it did before or made the link, may be asked
+// for it at once, before its OFFER has come: a request waits up to 2 s for the
+// OFFER that makes the drive a shared one.
 //
 // Either side opens streams for requests, whose first byte is 1, or 3 if nobody
 // waits for the answers: where a limit is set, these come after the others. On

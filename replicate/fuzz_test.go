@@ -32,6 +32,7 @@ func FuzzMessages(f *testing.F) {
 	} {
 		add(q.encode())
 	}
+	add((&walking{drive: log.DriveID{1}, yes: true}).encode())
 	add((&epochNews{token: [32]byte{1}, entry: epochEntry(f)}).encode())
 	f.Add([]byte{byte(msgBox), 2, 4})
 	f.Add([]byte{byte(msgTile), 1, 2, 3})
@@ -68,6 +69,9 @@ func FuzzMessages(f *testing.F) {
 				known := newHoldings()
 				known.add(h.log, h.ranges)
 			}
+		case msgWalks:
+			k, err := decodeWalking(m.body)
+			same(k.encode(), err)
 		case msgEpoch:
 			n, _, err := decodeEpoch(m.body)
 			same(n.encode(), err)

@@ -21,6 +21,8 @@ const (
 	msgHead    messageType = 3
 	msgHolds   messageType = 4
 	msgEpoch   messageType = 5
+	msgAlive   messageType = 6
+	msgWalks   messageType = 7
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18

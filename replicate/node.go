@@ -37,6 +37,8 @@ type Options struct {
 	// Met is told the beacon secret of a device that a drive is shared with,
 	// and its name, also when it gets another one.
 	Met func(key [32]byte, name string, beacon [32]byte)
+	// Shares is told which drives a device shares, when that changes; see Expect.
+	Shares func(key [32]byte, drives []log.DriveID)
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
@@ -73,7 +75,8 @@ type Node struct {
 	name     string
 	full     atomic.Int64      // UnixNano until which nothing is copied that nobody waits for: the disk is full
 	audits   map[audited]Audit // the newest of each
-	changed  chan struct{}     // closed and replaced when sessions or what they share change
+	expected map[peer.Key][]log.DriveID
+	changed  chan struct{} // closed and replaced when sessions or what they share change
 
 	auditLimit auditLimit
 }
@@ -91,7 +94,8 @@ type shared struct {
 	end     context.CancelFunc
 	flights map[logIndex]*flight
 	aheads  map[*log.Log]*ahead
-	leaving fs.Blocks // that are being evicted
+	leaving fs.Blocks    // that are being evicted
+	heads   atomic.Int64 // requests for newer heads that are under way
 	// When a peer was here last, or this drive was first looked for; and when one
 	// was last given up because it was silent.
 	parted, silenced time.Time
@@ -114,7 +118,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, name: o.Name, changed: make(chan struct{}),
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, expected: map[peer.Key][]log.DriveID{}, name: o.Name, changed: make(chan struct{}),
 	}
 	for key, why := range o.Banned {
 		n.banned[key] = why
@@ -124,6 +128,7 @@ func New(o Options) (*Node, error) {
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)
+	n.wg.Go(n.beat)
 	return n, nil
 }
 
@@ -514,7 +519,7 @@ func (n *Node) sharing(id log.DriveID) []*session {
 // sources are the sessions that share a drive: those first that are known to
 // have all of these entries, and of them the nearest.
 func (d *shared) sources(name logName, indexes []uint64) []*session {
-	all := d.node.sharing(d.id)
+	all := d.node.asking(d.id)
 	slices.SortStableFunc(all, func(a, b *session) int {
 		has := func(s *session) bool { return s.have.hasAll(name, indexes) && s.astray(name) == doubtNone }
 		switch x, y := has(a), has(b); {
@@ -531,11 +536,11 @@ func (d *shared) sources(name logName, indexes []uint64) []*session {
 // telling returns the sessions that may tell what a drive is: those that share
 // it, and those that know a newer epoch of it.
 func (n *Node) telling(id log.DriveID) []*session {
-	all := n.sharing(id)
+	all := n.asking(id)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for s := range n.sessions {
-		if s.aheadOf(id) != nil && !s.shares(id) {
+		if s.aheadOf(id) != nil && !slices.Contains(all, s) {
 			all = append(all, s)
 		}
 	}
@@ -581,6 +586,7 @@ func (n *Node) AwaitHead(ctx context.Context, store *log.Store, read bool) error
 	if err != nil {
 		return err
 	}
+	d := n.shared(store.DriveID())
 	// Heads are sent without being asked for, but once for a connection.
 	ask := time.NewTimer(redialFirst)
 	defer ask.Stop()
@@ -589,8 +595,8 @@ func (n *Node) AwaitHead(ctx context.Context, store *log.Store, read bool) error
 		switch {
 		case store.Ended():
 			return fmt.Errorf("drive %v: %w", store.DriveID(), log.ErrRevoked)
-		case l.Head().Size > 0 && (!read || store.ReadsNewest()):
-			return nil
+		case l.Head().Size > 0 && (!read || store.ReadsNewest()) && (l.Holds(l.Head().Size-1) || d == nil || d.heads.Load() == 0):
+			return nil // what came with the head is here: it would be asked for again
 		}
 		select {
 		case <-changed:
