@@ -38,10 +38,13 @@ const (
 	mdnsService  = "_hearth._udp"
 	mdnsDomain   = "local"
 	browseWindow = 20 * time.Second
-	browseGap    = time.Second            // between windows, however many ask
-	serverYouth  = 100 * time.Millisecond // a server counts its goroutines late: see stop
-	entryRate    = 50                     // entries a second that are looked at
-	entryBurst   = 2 * devicesMax
+	browseGap    = time.Second // between windows, however many ask
+	// sparingWindow is how long a window is while beacons reach everybody: each
+	// question is answered by all, and each answer heard by all.
+	sparingWindow = 2 * time.Minute
+	serverYouth   = 100 * time.Millisecond // a server counts its goroutines late: see stop
+	entryRate     = 50                     // entries a second that are looked at
+	entryBurst    = 2 * devicesMax
 )
 
 // notice is what is announced, and where.
@@ -108,7 +111,7 @@ func (s *Service) runMDNS(ctx context.Context) {
 	for {
 		want, browse := s.notice()
 		asked = asked || browse
-		expired := time.Since(began) >= browseWindow
+		expired := time.Since(began) >= s.browseFor(time.Now())
 		if !want.equal(r.notice) || r.server == nil && expired {
 			r.stop()
 			r = s.respond(want)
@@ -122,7 +125,10 @@ func (s *Service) runMDNS(ctx context.Context) {
 		if asked {
 			wait = browseGap
 		}
-		timer.Reset(time.Until(began.Add(wait)))
+		if wait -= time.Since(began); wait <= 0 { // it goes on; whether it may is looked at again
+			wait = browseWindow
+		}
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
@@ -130,6 +136,16 @@ func (s *Service) runMDNS(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
+}
+
+// browseFor is how long a window lasts.
+func (s *Service) browseFor(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table.beaconed(now) {
+		return sparingWindow
+	}
+	return browseWindow
 }
 
 // respond starts a responder. A failure is recorded, and tried again with the

@@ -17,7 +17,7 @@ const (
 	quickEvery  = 500 * time.Millisecond  // at first, and after a change
 	quickRounds = 2
 	answerGap   = 300 * time.Millisecond // between beacons on one link, however many ask
-	tickEvery   = 500 * time.Millisecond // expiry, the hour, the clock
+	tickEvery   = time.Second            // expiry, the hour, the clock
 	scanEvery   = 10 * time.Second       // when the kernel tells of changes
 	scanOften   = 2 * time.Second        // when it does not
 	scanSettle  = 100 * time.Millisecond // changes come in bursts
@@ -339,21 +339,34 @@ func (l *loop) goodbye() {
 // receive reads one socket until it is closed.
 func (s *Service) receive(ctx context.Context, conn *net.UDPConn) {
 	buf := make([]byte, beaconMax+1) // one more, so that a longer datagram does not look like one cut to fit
-	oob := make([]byte, 128)
+	r, err := newReader(conn)
+	if err != nil {
+		s.logger.Error("beacons are not heard", "err", err)
+		return
+	}
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	wait := true
 	for {
-		n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(buf, oob)
-		if err == nil {
-			s.datagram(buf[:n], oob[:oobn], from, time.Now())
+		n, oob, from, err := r.read(buf, wait)
+		wait = false
+		rest := gatherTime
+		switch {
+		case err == nil:
+			s.datagram(buf[:n], oob, from, time.Now())
 			continue
-		}
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
+		case !errors.Is(err, errDrained):
+			s.logger.Debug("a beacon could not be read", "err", err)
+			rest = tickEvery // an error that lasts shall not keep a core busy
 		}
-		s.logger.Debug("a beacon could not be read", "err", err)
-		select { // an error that lasts shall not keep a core busy
+		pause.Reset(rest)
+		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(tickEvery):
+		case <-pause.C:
+			wait = true
 		}
 	}
 }

@@ -16,8 +16,9 @@ const (
 	beaconTTL  = 8 * time.Second  // three beacons and a bit
 	doubtAfter = 5 * time.Second  // of silence: ask before giving up
 	mdnsTTL    = 50 * time.Second // two rounds and a bit
-	byeTTL     = 2 * time.Second  // after a goodbye, to answer in
-	wakeTTL    = 4 * time.Second  // after sleep, to be heard again in
+	spareTTL   = 2*sparingWindow + 10*time.Second
+	byeTTL     = 2 * time.Second // after a goodbye, to answer in
+	wakeTTL    = 4 * time.Second // after sleep, to be heard again in
 )
 
 // How long an address that failed is left alone: doubled with each failure.
@@ -43,7 +44,7 @@ func (m method) String() string {
 
 func (m method) ttl() time.Duration {
 	if m == byMDNS {
-		return mdnsTTL
+		return spareTTL // if there is a device at all
 	}
 	return beaconTTL
 }
@@ -371,7 +372,11 @@ func (t *table) sweep(now time.Time) (changed bool, ask []string) {
 				ask = append(ask, name)
 			}
 			for ap, a := range l.addrs {
-				if !now.Before(a.life.end()) {
+				end := a.life.end()
+				if a.beacon.IsZero() && !l.beacon.IsZero() {
+					end = a.mdns.Add(spareTTL) // beacons say that the device is there
+				}
+				if !now.Before(end) {
 					delete(l.addrs, ap)
 					changed = true
 				} else if !a.distrust.IsZero() && !now.Before(a.distrust) {
@@ -390,6 +395,19 @@ func (t *table) sweep(now time.Time) (changed bool, ask []string) {
 		}
 	}
 	return changed, ask
+}
+
+// beaconed reports whether somebody is heard, and everybody by beacon: mDNS then
+// has nothing to say that is not known.
+func (t *table) beaconed(now time.Time) bool {
+	for _, e := range t.entries {
+		for _, l := range e.links {
+			if now.Sub(l.beacon) > beaconTTL {
+				return false
+			}
+		}
+	}
+	return len(t.entries) > 0
 }
 
 // keepLinks forgets what was heard on links that are gone.

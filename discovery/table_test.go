@@ -382,3 +382,37 @@ func TestPlace(t *testing.T) {
 		t.Errorf("%d addresses of one record", got)
 	}
 }
+
+func TestBeaconsThatReachAllSpareMDNS(t *testing.T) {
+	tab := newTable()
+	if tab.beaconed(at(0)) {
+		t.Error("nobody was heard")
+	}
+	tab.heard(beaconFrom(whoOf(1), "192.0.2.1:1"), at(0))
+	tab.heard(mdnsFrom(whoOf(1), "192.0.2.9:1"), at(0))
+	if !tab.beaconed(at(1)) {
+		t.Error("all are heard by beacon")
+	}
+	// An address that only mDNS knows stays as long as mDNS is asked seldom.
+	for s := 2.0; s < spareTTL.Seconds()-1; s += 2 {
+		tab.heard(beaconFrom(whoOf(1), "192.0.2.1:1"), at(s))
+		tab.sweep(at(s))
+	}
+	now := spareTTL.Seconds() - 1
+	if n := len(tab.addrs(at(now))); n != 2 {
+		t.Errorf("%d addresses are left", n)
+	}
+	tab.heard(beaconFrom(whoOf(1), "192.0.2.1:1"), at(now+2))
+	tab.sweep(at(now + 2))
+	if n := len(tab.addrs(at(now + 2))); n != 1 {
+		t.Errorf("%d addresses are left when mDNS was asked and did not say it again", n)
+	}
+	// One that only mDNS hears, and one whose beacons end, need it.
+	if tab.beaconed(at(now + 2 + beaconTTL.Seconds() + 1)) {
+		t.Error("its beacons have ended")
+	}
+	tab.heard(mdnsFrom(whoOf(2), "192.0.2.2:1"), at(now+2))
+	if tab.beaconed(at(now + 2)) {
+		t.Error("one was never heard by beacon")
+	}
+}

@@ -167,6 +167,7 @@ func (x *index) openDB() (*pebble.DB, error) {
 			DataCorruption: func(pebble.DataCorruptionInfo) {},
 		},
 	}
+	o.Experimental.CompactionScheduler = newCompactions()
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

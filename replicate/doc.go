@@ -36,6 +36,8 @@
 //	EPOCH 5   token, 32 bytes | the control entry that begins an epoch
 //	PEERS 6   drive id, 32 bytes | open u8, 0 or 1 | devices: count uvarint,
 //	          (device key, 32 bytes | IP address string, 4 or 16 bytes | port u16) each
+//	ALIVE 7   nothing
+//	WALKS 8   drive id, 32 bytes | u8 1: the sender does walks; 0: it does not
 //
 // The drives whose tokens both know are shared. An OFFER replaces the one before
 // it. It has the tokens of the newest hold secret that its sender knows of each
@@ -69,6 +71,15 @@
 // that proved the same, newest hold secret, and the UDP addresses at which they
 // are: see Introductions. It replaces the one of that drive before it. It is sent
 // when it changes, but a second after other PEERS at the earliest.
+// ALIVE is sent by the dialer every 1.75 s, at the multiples of that time since
+// 1970: all connections of a device, and those of its peers if their clocks are
+// right, have their signs of life at once, in place of the transport's, which each
+// would have at a time of its own. WALKS is sent for each shared drive, and again
+// when it is another; until then a walk may be asked for.
+//
+// Who is known to share a drive, since it did before or made the link, may be asked
+// for it at once, before its OFFER has come: a request waits up to 2 s for the
+// OFFER that makes the drive a shared one.
 //
 // Either side opens streams for requests, whose first byte is 1, or 3 if nobody
 // waits for the answers: where a limit is set, these come after the others. On

@@ -393,6 +393,11 @@ func (s *session) askHead(ctx context.Context, store *log.Store, l *log.Log) err
 	ctx, cancel := context.WithTimeout(ctx, silentTime)
 	defer cancel()
 	name := logName{store.DriveID(), l.Writer()}
+	if d := s.node.shared(name.drive); d != nil {
+		d.heads.Add(1)
+		defer s.node.change() // after the next
+		defer d.heads.Add(-1)
+	}
 	var moved error // others were faster; whoever waits behind this request is not to suffer
 	err := s.urgent().do(ctx, &request{typ: msgProve, log: name, known: l.Known().Size}, func(p part) error {
 		if p.typ != msgProof {
@@ -408,7 +413,6 @@ func (s *session) askHead(ctx context.Context, store *log.Store, l *log.Log) err
 		}
 		return s.refused(name, err)
 	})
-	s.node.change()
 	if err == nil {
 		err = moved
 	}
@@ -426,7 +430,7 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 		return err
 	}
 	err = errCannot
-	for _, s := range d.node.sharing(d.id) {
+	for _, s := range d.node.asking(d.id) {
 		if s.astray(logName{d.id, w.Commit.Writer}) != doubtNone || !s.walks(d.id) {
 			continue
 		}
@@ -454,5 +458,5 @@ const walkAgain = 30 * time.Second
 func (s *session) walks(id log.DriveID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Since(s.cannot[id]) > walkAgain
+	return !s.walksNot[id] && time.Since(s.cannot[id]) > walkAgain
 }

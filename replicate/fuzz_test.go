@@ -33,6 +33,7 @@ func FuzzMessages(f *testing.F) {
 	} {
 		add(q.encode())
 	}
+	add((&walking{drive: log.DriveID{1}, yes: true}).encode())
 	add((&epochNews{token: [32]byte{1}, entry: epochEntry(f)}).encode())
 	add((&introduction{drive: name.drive, open: true, devices: []located{
 		{seed32(9), netip.MustParseAddrPort("192.0.2.7:29443")}, {seed32(10), netip.MustParseAddrPort("[2001:db8::7]:29443")},
@@ -71,6 +72,9 @@ func FuzzMessages(f *testing.F) {
 				known := newHoldings()
 				known.add(h.log, h.ranges)
 			}
+		case msgWalks:
+			k, err := decodeWalking(m.body)
+			same(k.encode(), err)
 		case msgEpoch:
 			n, _, err := decodeEpoch(m.body)
 			same(n.encode(), err)

@@ -34,7 +34,7 @@ var transcriptPath = filepath.Join("..", "testdata", "protocol", "v1", "transcri
 
 // typeNames are all message types of the protocol.
 var typeNames = map[messageType]string{
-	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS", msgEpoch: "EPOCH", msgPeers: "PEERS",
+	msgOffer: "OFFER", msgName: "NAME", msgHead: "HEAD", msgHolds: "HOLDS", msgEpoch: "EPOCH", msgPeers: "PEERS", msgAlive: "ALIVE", msgWalks: "WALKS",
 	msgInfo: "INFO", msgProve: "PROVE", msgGet: "GET", msgWalk: "WALK", msgProbe: "PROBE", msgHave: "HAVE", msgBoxes: "BOXES",
 	msgGenesis: "GENESIS", msgProof: "PROOF", msgTile: "TILE", msgBlock: "BLOCK", msgControl: "CONTROL",
 	msgGone: "GONE", msgEnd: "END", msgHeld: "HELD", msgHas: "HAS", msgBox: "BOX",
@@ -225,8 +225,10 @@ func converse(t *testing.T) (*log.Store, transcript) {
 	tell := func(from string, l *log.Log) {
 		tr.add("control", from, (&holds{log: name, ranges: heldRanges(l, 0, maxHoldsRanges)}).encode())
 	}
+	tr.add("control", "author", (&walking{drive: name.drive, yes: true}).encode())
 	tell("author", own)
 	tr.add("control", "author", headNews(name, own, first, 0).encode())
+	tr.add("control", "reader", encodeAlive())
 
 	tr.open("request", "reader", streamRequest)
 	ask := func(q request) {
@@ -469,6 +471,14 @@ func TestTranscriptIsUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 			again = h.encode()
+		case got.typ == msgAlive:
+			again = encodeAlive()
+		case got.typ == msgWalks:
+			k, err := decodeWalking(got.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again = k.encode()
 		case got.typ == msgEpoch:
 			n, _, err := decodeEpoch(got.body)
 			if err != nil {

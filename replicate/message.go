@@ -22,6 +22,8 @@ const (
 	msgHolds   messageType = 4
 	msgEpoch   messageType = 5
 	msgPeers   messageType = 6
+	msgAlive   messageType = 7
+	msgWalks   messageType = 8
 	msgInfo    messageType = 16
 	msgProve   messageType = 17
 	msgGet     messageType = 18

@@ -51,6 +51,8 @@ type Options struct {
 	Introduced func(Contact)
 	Forgotten  [][32]byte
 
+	// Shares is told which drives a device shares, when that changes; see Expect.
+	Shares func(key [32]byte, drives []log.DriveID)
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
@@ -87,7 +89,8 @@ type Node struct {
 	name     string
 	full     atomic.Int64      // UnixNano until which nothing is copied that nobody waits for: the disk is full
 	audits   map[audited]Audit // the newest of each
-	changed  chan struct{}     // closed and replaced when sessions or what they share change
+	expected map[peer.Key][]log.DriveID
+	changed  chan struct{} // closed and replaced when sessions or what they share change
 
 	introduces atomic.Bool
 	mingled    atomic.Uint64 // see mingle
@@ -107,7 +110,8 @@ type shared struct {
 	end     context.CancelFunc
 	flights map[logIndex]*flight
 	aheads  map[*log.Log]*ahead
-	leaving fs.Blocks // that are being evicted
+	leaving fs.Blocks    // that are being evicted
+	heads   atomic.Int64 // requests for newer heads that are under way
 	// When a peer was here last, or this drive was first looked for; and when one
 	// was last given up because it was silent.
 	parted, silenced time.Time
@@ -134,7 +138,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, name: o.Name, changed: make(chan struct{}), contacts: known,
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, expected: map[peer.Key][]log.DriveID{}, name: o.Name, changed: make(chan struct{}), contacts: known,
 	}
 	n.introduces.Store(o.Introduce)
 	for key, why := range o.Banned {
@@ -146,6 +150,7 @@ func New(o Options) (*Node, error) {
 	n.life, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(n.accept)
 	n.wg.Go(n.meet)
+	n.wg.Go(n.beat)
 	return n, nil
 }
 
@@ -547,7 +552,7 @@ func (n *Node) sharing(id log.DriveID) []*session {
 // sources are the sessions that share a drive: those first that are known to
 // have all of these entries, and of them the nearest.
 func (d *shared) sources(name logName, indexes []uint64) []*session {
-	all := d.node.sharing(d.id)
+	all := d.node.asking(d.id)
 	slices.SortStableFunc(all, func(a, b *session) int {
 		has := func(s *session) bool { return s.have.hasAll(name, indexes) && s.astray(name) == doubtNone }
 		switch x, y := has(a), has(b); {
@@ -564,11 +569,11 @@ func (d *shared) sources(name logName, indexes []uint64) []*session {
 // telling returns the sessions that may tell what a drive is: those that share
 // it, and those that know a newer epoch of it.
 func (n *Node) telling(id log.DriveID) []*session {
-	all := n.sharing(id)
+	all := n.asking(id)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for s := range n.sessions {
-		if s.aheadOf(id) != nil && !s.shares(id) {
+		if s.aheadOf(id) != nil && !slices.Contains(all, s) {
 			all = append(all, s)
 		}
 	}
@@ -614,6 +619,7 @@ func (n *Node) AwaitHead(ctx context.Context, store *log.Store, read bool) error
 	if err != nil {
 		return err
 	}
+	d := n.shared(store.DriveID())
 	// Heads are sent without being asked for, but once for a connection.
 	ask := time.NewTimer(redialFirst)
 	defer ask.Stop()
@@ -622,8 +628,8 @@ func (n *Node) AwaitHead(ctx context.Context, store *log.Store, read bool) error
 		switch {
 		case store.Ended():
 			return fmt.Errorf("drive %v: %w", store.DriveID(), log.ErrRevoked)
-		case l.Head().Size > 0 && (!read || store.ReadsNewest()):
-			return nil
+		case l.Head().Size > 0 && (!read || store.ReadsNewest()) && (l.Holds(l.Head().Size-1) || d == nil || d.heads.Load() == 0):
+			return nil // what came with the head is here: it would be asked for again
 		}
 		select {
 		case <-changed:

@@ -48,6 +48,7 @@ type session struct {
 	pulled   chan struct{} // there may be something to pull
 	have     holdings
 	gathered chan struct{} // there is something in fresh
+	beats    chan struct{} // the other side is to hear that this one is alive
 
 	mu      sync.Mutex
 	offered [][32]byte
@@ -60,7 +61,9 @@ type session struct {
 	owned   map[logName]uint64            // up to where it was told what is here
 	cannot  map[log.DriveID]time.Time     // when it said that it does no walks
 	fresh   map[logName]*roaring64.Bitmap // what the other side was not told that is here
-	heads   chan *news
+	// Whether the other side was told that walks are done here, and which it does not.
+	walkTold, walksNot map[log.DriveID]bool
+	heads              chan *news
 
 	branches branches
 	audits   *lane
@@ -79,8 +82,9 @@ func (n *Node) serve(c *peer.Conn) {
 	s := &session{
 		node: n, conn: c, other: c.Peer(), since: time.Now(), ctx: ctx,
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
-		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1),
+		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1), beats: make(chan struct{}, 1),
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
+		walkTold: map[log.DriveID]bool{}, walksNot: map[log.DriveID]bool{},
 		standing: standing{heard: map[log.DriveID]uint32{}, ahead: map[log.DriveID]*log.EpochBegun{}},
 		others:   introducing{open: map[log.DriveID]bool{}, heard: map[log.DriveID]int{}, told: map[log.DriveID][]byte{}},
 	}
@@ -204,7 +208,7 @@ func (s *session) readControl() error {
 				return err
 			}
 			s.mu.Lock()
-			s.offered = tokens
+			s.offered = append(make([][32]byte, 0, len(tokens)), tokens...) // not nil: it was heard
 			s.mu.Unlock()
 			s.match()
 		case msgName:
@@ -244,6 +248,14 @@ func (s *session) readControl() error {
 			}
 			s.have.add(h.log, h.ranges)
 			s.kick()
+		case msgAlive:
+			if len(m.body) > 0 {
+				return fmt.Errorf("%w: a sign of life of %d bytes", ErrProtocol, len(m.body))
+			}
+		case msgWalks:
+			if err := s.hearWalking(m.body); err != nil {
+				return err
+			}
 		case msgEpoch:
 			if err := s.hearEpoch(m.body); err != nil {
 				return err
@@ -286,6 +298,7 @@ func (s *session) match() {
 	}
 	if !same {
 		s.node.mingle()
+		s.noteShared(now)
 		s.node.change()
 	}
 }
@@ -344,6 +357,10 @@ func (s *session) tell() error {
 			if due == nil {
 				due = time.After(holdsDelay)
 			}
+		case <-s.beats:
+			if err := s.write(encodeAlive()); err != nil {
+				return err
+			}
 		case <-due:
 			due = nil
 			if err := s.tellFresh(); err != nil {
@@ -391,9 +408,12 @@ func (s *session) push() error {
 		if d == nil {
 			continue
 		}
-		store, _, _ := d.state()
+		store, tracer, _ := d.state()
 		if store == nil || store.Copied() {
 			continue // a copied store shows no head of its own
+		}
+		if err := s.pushWalking(id, tracer); err != nil {
+			return err
 		}
 		for w, l := range store.Logs() {
 			if err := s.pushHead(logName{id, w}, l, store); err != nil {

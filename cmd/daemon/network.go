@@ -65,7 +65,7 @@ func (n *network) start(d *Daemon) error {
 	options := replicate.Options{
 		Key: ed25519.NewKeyFromSeed(id.Seed[:]), Listen: config.Listen, Name: device.Name, Beacon: id.Beacon,
 		Up: int64(config.Up), Down: int64(config.Down), Banned: bans(known),
-		Logger: d.logger, Met: n.met, Ban: n.ban, WrongKey: n.wrongKey, Stream: d.stream, Rush: rush(),
+		Logger: d.logger, Met: n.met, Shares: n.shares, Ban: n.ban, WrongKey: n.wrongKey, Stream: d.stream, Rush: rush(),
 		Audits: earlierAudits(&known), Audited: n.audited,
 		Introduce: !config.Introduce.Off, Contacts: contacts(&known), Introduced: n.introduced, Forgotten: forgotten(&known),
 	}
@@ -97,6 +97,9 @@ func (n *network) start(d *Daemon) error {
 	})
 	n.running.Go(func() { n.reach(ctx) })
 	for _, a := range known.Devices {
+		for _, id := range a.Drives {
+			node.Expect(a.Key, log.DriveID(id))
+		}
 		for _, addr := range a.Addresses {
 			n.dial(ctx, addr, a.Key)
 		}
@@ -161,6 +164,16 @@ func (n *network) reach(ctx context.Context) {
 // met remembers a device that shares a drive.
 func (n *network) met(key [32]byte, name string, beacon [32]byte) {
 	n.remember(home.Acquaintance{Key: key, Name: clean(name), Beacon: beacon, Seen: time.Now()})
+}
+
+// shares remembers which drives a device shares: it is asked for them at once
+// when it is connected again.
+func (n *network) shares(key [32]byte, drives []log.DriveID) {
+	a := home.Acquaintance{Key: key, Seen: time.Now()}
+	for _, id := range drives {
+		a.Drives = append(a.Drives, home.Hex(id))
+	}
+	n.remember(a)
 }
 
 func (n *network) remember(a home.Acquaintance) {
@@ -346,6 +359,7 @@ func (d *Daemon) fetchDrive(ctx context.Context, link *replicate.Link, name, dir
 	n := &d.network
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
+	n.node.Expect(link.Device, link.Drive)
 	n.node.Want(link.Drive, link.Hold)
 	defer n.node.Remove(link.Drive)
 	n.remember(home.Acquaintance{Key: link.Device, Beacon: link.Beacon, Addresses: link.Addresses, Seen: time.Now()})

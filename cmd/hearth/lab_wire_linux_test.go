@@ -24,6 +24,7 @@ type wire struct {
 
 	mu   sync.Mutex
 	sent []sighting // UDP from the device's end
+	come []sighting // and when it came there
 }
 
 // sighting is a datagram that passed.
@@ -43,8 +44,8 @@ func (w *wire) lay(l *lab, ns, dev, otherNS, otherDev string) {
 		l.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { w.carry(one, other, w.see) })
-	wg.Go(func() { w.carry(other, one, nil) })
+	wg.Go(func() { w.carry(one, other, true) })
+	wg.Go(func() { w.carry(other, one, false) })
 	l.Cleanup(func() {
 		_ = one.Close()
 		_ = other.Close()
@@ -63,7 +64,7 @@ type delayed struct {
 
 // carry carries frames one way until the taps are closed. What does not fit in
 // is lost, as in any queue.
-func (w *wire) carry(from, to *os.File, see func([]byte)) {
+func (w *wire) carry(from, to *os.File, out bool) {
 	under := make(chan delayed, 16384)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -74,6 +75,9 @@ func (w *wire) carry(from, to *os.File, see func([]byte)) {
 				<-time.After(wait)
 			}
 			_, _ = to.Write(f.frame) // fails while the interface is down: it is lost
+			if !out {
+				w.see(&w.come, f.frame)
+			}
 		}
 	})
 	buf := make([]byte, 65536)
@@ -87,8 +91,8 @@ func (w *wire) carry(from, to *os.File, see func([]byte)) {
 			continue
 		}
 		f := delayed{time.Now().Add(w.delay), append([]byte(nil), buf[:n]...)}
-		if see != nil {
-			see(f.frame)
+		if out {
+			w.see(&w.sent, f.frame)
 			if n > narrowest && w.narrow.Load() {
 				continue
 			}
@@ -101,7 +105,7 @@ func (w *wire) carry(from, to *os.File, see func([]byte)) {
 }
 
 // see notes a datagram of IPv4.
-func (w *wire) see(frame []byte) {
+func (w *wire) see(into *[]sighting, frame []byte) {
 	const ethernet, ipv4, udp = 14, 20, 8
 	if len(frame) < ethernet+ipv4+udp || binary.BigEndian.Uint16(frame[12:]) != 0x0800 || frame[ethernet+9] != 17 {
 		return
@@ -111,7 +115,7 @@ func (w *wire) see(frame []byte) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sent = append(w.sent, sighting{time.Now(), int(binary.BigEndian.Uint16(frame[ethernet+ipv4+4:])) - udp})
+	*into = append(*into, sighting{time.Now(), int(binary.BigEndian.Uint16(frame[ethernet+ipv4+4:])) - udp})
 }
 
 // Sizes of datagrams that carry a request: less is acknowledgments and pings,
@@ -121,9 +125,23 @@ const (
 	mostRequest  = 300
 )
 
+// answerSlack is how late an answer may be, beside the round trip.
+const answerSlack = 250 * time.Millisecond
+
+// answered reports whether something that is no mere acknowledgment came when an
+// answer could have. What only tells, as that blocks have arrived, gets none.
+func (w *wire) answered(s sighting) bool {
+	for _, c := range w.come {
+		if wait := c.at.Sub(s.at); c.size >= leastRequest && wait >= 2*w.delay*9/10 && wait < 2*w.delay+answerSlack {
+			return true
+		}
+	}
+	return false
+}
+
 // rounds counts how often, since a time, the device sent requests that had to
 // wait for what came before: those closer to each other than a round trip are
-// one round.
+// one round, and what is not answered is no request.
 func (w *wire) rounds(since time.Time) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -133,7 +151,7 @@ func (w *wire) rounds(since time.Time) int {
 		if s.at.Before(since) || s.size < leastRequest || s.size > mostRequest {
 			continue
 		}
-		if s.at.Sub(last) >= 2*w.delay*9/10 {
+		if s.at.Sub(last) >= 2*w.delay*9/10 && w.answered(s) {
 			n++
 			last = s.at
 		}

@@ -68,6 +68,7 @@ type Acquaintance struct {
 	Beacon    Hex       `json:"beacon"`
 	Addresses []string  `json:"addresses,omitempty"` // where it was
 	Seen      time.Time `json:"seen"`
+	Drives    []Hex     `json:"drives,omitempty"` // that it shared, the newest last
 }
 
 // Shared is a share link that was made here. The link itself is not kept.
@@ -208,7 +209,7 @@ func (h *Home) SaveNetwork(n Network) error { return h.write("peers.json", n) }
 // newest are kept, and a name that another device has gets the beginning of the
 // key. It reports whether anything but the time changed.
 func (n *Network) Meet(a Acquaintance) bool {
-	const addresses = 8
+	const addresses, drives = 8, 64
 	a.Name = n.own(a.Name, a.Key)
 	recalled := n.recall(a.Key)
 	for i := range n.Devices {
@@ -230,6 +231,13 @@ func (n *Network) Meet(a Acquaintance) bool {
 			}
 		}
 		d.Addresses = d.Addresses[:min(len(d.Addresses), addresses)]
+		for _, id := range a.Drives {
+			if !slices.Contains(d.Drives, id) {
+				d.Drives = append(d.Drives, id)
+				changed = true
+			}
+		}
+		d.Drives = d.Drives[max(0, len(d.Drives)-drives):]
 		d.Seen = a.Seen
 		return changed
 	}
