@@ -16,6 +16,10 @@ import (
 // after a silence is heard at once.
 const gatherTime = 250 * time.Millisecond
 
+// gatherMost is after how many there is no such rest: of a flood, what is not read
+// at once is lost in the kernel, and with it what other devices say.
+const gatherMost = 64
+
 // errDrained is returned by reader.read when nothing more has arrived.
 var errDrained = errors.New("nothing more has arrived")
 

@@ -346,7 +346,7 @@ func (s *Service) receive(ctx context.Context, conn *net.UDPConn) {
 	}
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	wait := true
+	wait, read := true, 0
 	for {
 		n, oob, from, err := r.read(buf, wait)
 		wait = false
@@ -354,12 +354,18 @@ func (s *Service) receive(ctx context.Context, conn *net.UDPConn) {
 		switch {
 		case err == nil:
 			s.datagram(buf[:n], oob, from, time.Now())
+			read++
 			continue
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
 		case !errors.Is(err, errDrained):
 			s.logger.Debug("a beacon could not be read", "err", err)
 			rest = tickEvery // an error that lasts shall not keep a core busy
+		}
+		flood := read > gatherMost
+		if read = 0; flood {
+			wait = true
+			continue
 		}
 		pause.Reset(rest)
 		select {

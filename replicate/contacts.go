@@ -49,7 +49,10 @@ const (
 	remeetFirst = 2 * time.Second
 	remeetLast  = 2 * time.Minute
 	remeetOften = 36
-	remeetRest  = time.Hour
+	// remeetFreely is how many of these do not count in the limits above: a device
+	// that was there once may be gone, and somebody else at its address.
+	remeetFreely = 4
+	remeetRest   = time.Hour
 )
 
 // contact is a device that another one introduced.
@@ -153,6 +156,21 @@ func (k *contacts) add(at located, by peer.Key, drive log.DriveID, connected boo
 	}
 	if c.spent() && !c.met && now.After(c.next) {
 		c.tries = 0
+	}
+}
+
+// replace drops what a device told of a drive before and does not tell any more,
+// where nobody was met.
+func (k *contacts) replace(by peer.Key, in *introduction) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for at, c := range k.all {
+		if c.by != by || c.met || c.busy || slices.Contains(in.devices, at) {
+			continue
+		}
+		if delete(c.drives, in.drive); len(c.drives) == 0 {
+			delete(k.all, at)
+		}
 	}
 }
 
@@ -327,10 +345,11 @@ func (k *contacts) next(with company, now time.Time) (dial []*contact, met []Con
 			break // who is done wakes
 		}
 		held = true
-		if trying[c.key] || !c.met && !k.allowed(c, now) {
+		doubted := !c.met || c.tries >= remeetFreely
+		if trying[c.key] || doubted && !k.allowed(c, now) {
 			continue
 		}
-		if !c.met {
+		if doubted {
 			k.attempts = append(k.attempts, attempt{now, c.by, network(c.addr.Addr())})
 		}
 		c.busy, trying[c.key] = true, true
@@ -367,6 +386,9 @@ func (k *contacts) ended(c *contact, kept bool, now time.Time) {
 		c.tries = 0
 	}
 	k.fail(c, now)
+	if !kept && c.drives == nil { // of a drive that is not here any more, perhaps
+		delete(k.all, c.located)
+	}
 }
 
 // fail notes that a device is not there, or not any more. With mu held.

@@ -75,11 +75,13 @@
 // 1970: all connections of a device, and those of its peers if their clocks are
 // right, have their signs of life at once, in place of the transport's, which each
 // would have at a time of its own. WALKS is sent for each shared drive, and again
-// when it is another; until then a walk may be asked for.
+// when it is another. A WALK holds what is looked for, which only those may see who
+// can read the drive: it is sent to those who say that they do walks.
 //
-// Who is known to share a drive, since it did before or made the link, may be asked
-// for it at once, before its OFFER has come: a request waits up to 2 s for the
-// OFFER that makes the drive a shared one.
+// Who did walks of a drive in an earlier connection, under the same hold secret, or
+// made the link, may be asked for it at once, before its OFFER has come, in the
+// first 2 s of a connection: so long a request waits for the OFFER that makes the
+// drive a shared one.
 //
 // Either side opens streams for requests, whose first byte is 1, or 3 if nobody
 // waits for the answers: where a limit is set, these come after the others. On
@@ -183,7 +185,8 @@
 // one block, the last one to begin finds nobody to rely on but one that does not
 // evict: the block stays somewhere, without locks that others would have to hold
 // and give back. A device that leaves a drive does the same for all that it has of
-// it.
+// it, also for what arrives meanwhile, unless it is told to leave without asking.
+// What HELD vouches for is durable.
 //
 // # Limits
 //

@@ -1,43 +1,57 @@
 package replicate
 
 import (
+	"crypto/sha256"
 	"slices"
+	"time"
 
 	"hearth/log"
 	"hearth/log/wire"
 	"hearth/replicate/peer"
 )
 
-// What saves round trips: a device that is known to share a drive is asked as
-// soon as it is connected, and nobody is asked for what it said that it does not
-// do.
+// What saves round trips: a device that is known to do walks of a drive is asked
+// as soon as it is connected, and one that does none is not asked for them.
 
 // maxExpected bounds how many drives of one device are remembered.
 const maxExpected = 64
 
-// Expect says that a device shares a drive: it did before, or made the link. It
-// is asked for it without waiting until it has offered it, which takes a round
-// trip. It learns nothing by that: it has said itself that it knows the drive.
-func (n *Node) Expect(key [32]byte, id log.DriveID) {
+// Mark names a drive under a hold secret, to this device alone: after a link was
+// revoked it is another one, and nobody is expected who may not have the new one.
+func Mark(hold [32]byte, id log.DriveID) [32]byte {
+	return sha256.Sum256(slices.Concat([]byte("hearth/1 expected\x00"), hold[:], id[:]))
+}
+
+// Expect says that a device does walks of a drive, which has a [Mark]: it did
+// before, or made a link that lets read. For the first moments of a connection it
+// is asked without waiting until it has offered the drive, which takes a round
+// trip. So one that has gone over to somebody else learns, once more, what is
+// looked for in a drive that it could read.
+func (n *Node) Expect(key [32]byte, mark [32]byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := n.expected[key]
-	if !slices.Contains(all, id) {
-		n.expected[key] = append(all[max(0, len(all)-maxExpected+1):len(all):len(all)], id)
+	if !slices.Contains(all, mark) {
+		n.expected[key] = append(all[max(0, len(all)-maxExpected+1):len(all):len(all)], mark)
 	}
 }
 
-// noteShared notes which drives the other side has proved to share.
-func (s *session) noteShared(now map[log.DriveID]bool) {
-	var ids []log.DriveID
-	for id := range now {
-		s.node.Expect(s.conn.Peer(), id)
-		if ids = append(ids, id); len(ids) == maxExpected {
-			break
+// noteWalkers notes of which drives the other side has proved to share and says
+// to do walks.
+func (s *session) noteWalkers() {
+	var marks [][32]byte
+	s.mu.Lock()
+	for id := range s.drives {
+		if hold, ok := s.proved[id]; ok && s.walksSaid[id] && len(marks) < maxExpected {
+			marks = append(marks, Mark(hold, id))
 		}
 	}
-	if len(ids) > 0 && s.node.options.Shares != nil {
-		s.node.options.Shares(s.conn.Peer(), ids)
+	s.mu.Unlock()
+	for _, m := range marks {
+		s.node.Expect(s.conn.Peer(), m)
+	}
+	if len(marks) > 0 && s.node.options.Shares != nil {
+		s.node.options.Shares(s.conn.Peer(), marks)
 	}
 }
 
@@ -48,13 +62,29 @@ func (s *session) mayAsk(id log.DriveID) bool {
 	s.mu.Lock()
 	shares, heard := s.drives[id], s.offered != nil
 	s.mu.Unlock()
-	return shares || !heard && s.node.expects(s.conn.Peer(), id)
+	return shares || !heard && time.Since(s.since) < shareTime && s.node.expects(s.conn.Peer(), id)
 }
 
 func (n *Node) expects(key peer.Key, id log.DriveID) bool {
+	d := n.shared(id)
+	if d == nil {
+		return false
+	}
+	mark := Mark(d.holds()[0], id)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Contains(n.expected[key], id)
+	return slices.Contains(n.expected[key], mark)
+}
+
+// walks reports whether the other side can be asked for a walk, in which names
+// and places are that only those may see who can read the drive: it says that it
+// does walks, or has not said anything yet and is expected to.
+func (s *session) walks(id log.DriveID) bool {
+	s.mu.Lock()
+	yes, said := s.walksSaid[id]
+	rests := time.Since(s.cannot[id]) <= walkAgain
+	s.mu.Unlock()
+	return !rests && (yes || !said && s.node.expects(s.conn.Peer(), id))
 }
 
 // asking returns the sessions that can be asked for a drive: those that share
@@ -118,13 +148,11 @@ func (s *session) hearWalking(body []byte) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.walksNot[k.drive] || len(s.walksNot) < maxOffer {
-		if k.yes {
-			delete(s.walksNot, k.drive)
-		} else {
-			s.walksNot[k.drive] = true
-		}
+	if _, said := s.walksSaid[k.drive]; said || len(s.walksSaid) < maxOffer {
+		s.walksSaid[k.drive] = k.yes
 	}
+	s.mu.Unlock()
+	s.noteWalkers()
+	s.node.change() // somebody may wait for one
 	return nil
 }

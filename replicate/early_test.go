@@ -11,20 +11,35 @@ import (
 // else is, and nobody whose offer says that it does not share it.
 func TestExpectedAreAskedBeforeTheirOffer(t *testing.T) {
 	s := speaker(t, 1)
+	s.since = time.Now()
 	id, other := log.DriveID{1}, log.DriveID{2}
+	for _, d := range []log.DriveID{id, other} {
+		s.node.Want(d, [32]byte{9})
+	}
 	if s.mayAsk(id) {
 		t.Fatal("a stranger would be told of a drive")
 	}
-	s.node.Expect(s.conn.Peer(), id)
+	s.node.Expect(s.conn.Peer(), Mark([32]byte{9}, id))
 	if !s.mayAsk(id) || s.mayAsk(other) {
 		t.Fatal("not the drive that the device is expected to share")
 	}
+	s.node.Want(other, [32]byte{9})
+	s.node.Expect(s.conn.Peer(), Mark([32]byte{8}, other)) // of an epoch before
+	if s.mayAsk(other) {
+		t.Fatal("it is expected to know a hold secret that is another by now")
+	}
+	since := s.since
+	s.since = since.Add(-shareTime)
+	if s.mayAsk(id) {
+		t.Fatal("it has said nothing for long")
+	}
+	s.since = since
 	s.offered = [][32]byte{}
 	if s.mayAsk(id) {
 		t.Fatal("its offer has come, and the drive is not in it")
 	}
 	for i := range 2 * maxExpected {
-		s.node.Expect(s.conn.Peer(), log.DriveID{3, byte(i)})
+		s.node.Expect(s.conn.Peer(), [32]byte{3, byte(i)})
 	}
 	if n := len(s.node.expected[s.conn.Peer()]); n != maxExpected {
 		t.Fatalf("%d drives of one device are remembered", n)
@@ -45,11 +60,15 @@ func TestHoldersSayThatTheyDoNoWalks(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.join(link, false)
+	said := func(s *session, want bool) bool {
+		yes, said := s.walksSaid[link.Drive]
+		return said && yes == want
+	}
 	told := func() (holder, author bool) {
 		for _, s := range c.node.sharing(link.Drive) {
 			s.mu.Lock()
-			holder = holder || s.conn.Peer() == b.node.Key() && s.walksNot[link.Drive]
-			author = author || s.conn.Peer() == a.node.Key() && !s.walksNot[link.Drive]
+			holder = holder || s.conn.Peer() == b.node.Key() && said(s, false)
+			author = author || s.conn.Peer() == a.node.Key() && said(s, true)
 			s.mu.Unlock()
 		}
 		return holder, author

@@ -123,7 +123,7 @@ func (d *shared) leave(b fs.Blocks) {
 func (d *shared) has(l *log.Log, index uint64) bool {
 	d.mu.Lock()
 	set := d.leaving[l.Writer()]
-	leaving := set != nil && set.Contains(index)
+	leaving := d.going || set != nil && set.Contains(index)
 	d.mu.Unlock()
 	return !leaving && l.Holds(index)
 }

@@ -452,11 +452,3 @@ func (d *shared) Walk(ctx context.Context, w fs.Walk) error {
 
 // walkAgain is how long a peer is not asked for walks that does none.
 const walkAgain = 30 * time.Second
-
-// walks reports whether it is worth to ask a peer for walks: holders cannot, and
-// to ask one costs a round trip.
-func (s *session) walks(id log.DriveID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.walksNot[id] && time.Since(s.cannot[id]) > walkAgain
-}

@@ -203,14 +203,18 @@ func (n *Node) introducible(to *session, store *log.Store) []located {
 			best[key] = s
 		}
 	}
-	order := func(key peer.Key) []byte {
-		sum := sha256.Sum256(append(self[:], key[:]...))
-		return sum[:]
+	type ranked struct {
+		by [sha256.Size]byte
+		located
 	}
-	keys := slices.SortedFunc(maps.Keys(best), func(a, b peer.Key) int { return bytes.Compare(order(a), order(b)) })
+	var order []ranked
+	for key, s := range best {
+		order = append(order, ranked{sha256.Sum256(slices.Concat(self[:], key[:])), located{key, s.conn.Remote()}})
+	}
+	slices.SortFunc(order, func(a, b ranked) int { return bytes.Compare(a.by[:], b.by[:]) })
 	var all []located
-	for _, key := range keys[:min(len(keys), maxPeers)] {
-		all = append(all, located{key, best[key].conn.Remote()})
+	for _, r := range order[:min(len(order), maxPeers)] {
+		all = append(all, r.located)
 	}
 	return all
 }
@@ -254,6 +258,7 @@ func (s *session) hearPeers(body []byte) error {
 // hear notes devices that a peer tells of.
 func (n *Node) hear(s *session, in *introduction) {
 	way := s.conn.Remote().Addr()
+	n.contacts.replace(s.conn.Peer(), in)
 	for _, d := range in.devices {
 		if d.key == n.ep.Self() || d.key == s.conn.Peer() || n.isBanned(d.key) || !passable(d.addr, way) {
 			continue

@@ -33,18 +33,13 @@ func (n *Node) Leave(ctx context.Context, store *log.Store, progress func(done, 
 	if err := d.evictAlone(ctx); err != nil {
 		return l, nil, err
 	}
-	logs, only := store.Logs(), fs.Blocks{}
-	for w, l := range logs {
-		only[w] = roaring64.New()
-		for _, r := range heldRanges(l, 0, math.MaxInt) {
-			only[w].AddRange(r.first, r.first+r.n)
-		}
-	}
-	d.leave(only)
+	logs := store.Logs()
+	d.setGoing(true)
 	stay = sync.OnceFunc(func() {
-		d.leave(nil)
+		d.setGoing(false)
 		<-d.evicting
 	})
+	begun, only := held(logs), held(logs)
 	l.Here = only.Count()
 	p := &probing{n: n, d: d, total: l.Here, progress: progress}
 	if l.Here > 0 {
@@ -62,12 +57,28 @@ func (n *Node) Leave(ctx context.Context, store *log.Store, progress func(done, 
 		stay()
 		return l, nil, context.Cause(ctx)
 	}
-	for w, set := range only { // what turned out to be damaged is not here
-		for it := set.Iterator(); it.HasNext(); {
-			if logs[w].Holds(it.Next()) {
-				l.Only++
-			}
-		}
+	for w, now := range held(logs) { // what turned out to be damaged is not here
+		came := roaring64.AndNot(now, begun[w]) // meanwhile, and nobody was asked
+		l.Only += came.GetCardinality() + roaring64.And(now, only[w]).GetCardinality()
 	}
 	return l, stay, nil
+}
+
+// setGoing says whether all of a drive may go from this device.
+func (d *shared) setGoing(yes bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.going = yes
+}
+
+// held returns what is on this device.
+func held(logs map[log.Writer]*log.Log) fs.Blocks {
+	all := fs.Blocks{}
+	for w, l := range logs {
+		all[w] = roaring64.New()
+		for _, r := range heldRanges(l, 0, math.MaxInt) {
+			all[w].AddRange(r.first, r.first+r.n)
+		}
+	}
+	return all
 }

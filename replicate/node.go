@@ -51,8 +51,9 @@ type Options struct {
 	Introduced func(Contact)
 	Forgotten  [][32]byte
 
-	// Shares is told which drives a device shares, when that changes; see Expect.
-	Shares func(key [32]byte, drives []log.DriveID)
+	// Shares is told the marks of drives of which a device does walks, when that
+	// changes; see Expect.
+	Shares func(key [32]byte, marks [][32]byte)
 	// Stream takes the streams of a kind that this package does not know, whose
 	// first byte was read; nil: they are refused. It owns the stream.
 	Stream func(ctx context.Context, kind byte, s *peer.Stream)
@@ -87,10 +88,10 @@ type Node struct {
 	dialing  map[string]context.CancelFunc
 	banned   map[peer.Key]string
 	name     string
-	full     atomic.Int64      // UnixNano until which nothing is copied that nobody waits for: the disk is full
-	audits   map[audited]Audit // the newest of each
-	expected map[peer.Key][]log.DriveID
-	changed  chan struct{} // closed and replaced when sessions or what they share change
+	full     atomic.Int64            // UnixNano until which nothing is copied that nobody waits for: the disk is full
+	audits   map[audited]Audit       // the newest of each
+	expected map[peer.Key][][32]byte // marks
+	changed  chan struct{}           // closed and replaced when sessions or what they share change
 
 	introduces atomic.Bool
 	mingled    atomic.Uint64 // see mingle
@@ -111,6 +112,7 @@ type shared struct {
 	flights map[logIndex]*flight
 	aheads  map[*log.Log]*ahead
 	leaving fs.Blocks    // that are being evicted
+	going   bool         // all of it may go from this device, also what comes meanwhile
 	heads   atomic.Int64 // requests for newer heads that are under way
 	// When a peer was here last, or this drive was first looked for; and when one
 	// was last given up because it was silent.
@@ -138,7 +140,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		options: o, logger: o.Logger, ep: ep,
 		drives: map[log.DriveID]*shared{}, sessions: map[*session]struct{}{}, dialing: map[string]context.CancelFunc{},
-		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, expected: map[peer.Key][]log.DriveID{}, name: o.Name, changed: make(chan struct{}), contacts: known,
+		banned: map[peer.Key]string{}, audits: map[audited]Audit{}, expected: map[peer.Key][][32]byte{}, name: o.Name, changed: make(chan struct{}), contacts: known,
 	}
 	n.introduces.Store(o.Introduce)
 	for key, why := range o.Banned {

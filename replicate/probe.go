@@ -98,7 +98,21 @@ func (q *request) proof(answers, asks peer.Key, c slice, b []byte) (out [32]byte
 
 // probe answers a PROBE. What should be here and cannot be read is left out,
 // which says that it is lost.
+//
+// A replica is made durable first: whoever asks may rely on this device, and give
+// up what it has itself.
 func (a *answering) probe(d *shared, l *log.Log, q *request) error {
+	if l.IsReplica() {
+		if err := l.Settle(); err != nil {
+			a.s.node.logger.Warn("a replica cannot be settled, and others cannot rely on it", "drive", q.log.drive, "err", err)
+			for _, c := range q.slices {
+				if err := a.gone(c.index, 1); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
 	for i, c := range q.slices {
 		b, err := a.block[:0], log.ErrAbsent
 		if d.has(l, c.index) {

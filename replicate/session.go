@@ -61,9 +61,9 @@ type session struct {
 	owned   map[logName]uint64            // up to where it was told what is here
 	cannot  map[log.DriveID]time.Time     // when it said that it does no walks
 	fresh   map[logName]*roaring64.Bitmap // what the other side was not told that is here
-	// Whether the other side was told that walks are done here, and which it does not.
-	walkTold, walksNot map[log.DriveID]bool
-	heads              chan *news
+	// What the other side was told of walks that are done here, and what it said.
+	walkTold, walksSaid map[log.DriveID]bool
+	heads               chan *news
 
 	branches branches
 	audits   *lane
@@ -84,7 +84,7 @@ func (n *Node) serve(c *peer.Conn) {
 		drives: map[log.DriveID]bool{}, pushed: map[logName]uint64{}, heads: make(chan *news, 64),
 		window: newWindow(), pulled: make(chan struct{}, 1), gathered: make(chan struct{}, 1), beats: make(chan struct{}, 1),
 		have: newHoldings(), fresh: map[logName]*roaring64.Bitmap{}, owned: map[logName]uint64{}, cannot: map[log.DriveID]time.Time{},
-		walkTold: map[log.DriveID]bool{}, walksNot: map[log.DriveID]bool{},
+		walkTold: map[log.DriveID]bool{}, walksSaid: map[log.DriveID]bool{},
 		standing: standing{heard: map[log.DriveID]uint32{}, ahead: map[log.DriveID]*log.EpochBegun{}},
 		others:   introducing{open: map[log.DriveID]bool{}, heard: map[log.DriveID]int{}, told: map[log.DriveID][]byte{}},
 	}
@@ -298,7 +298,7 @@ func (s *session) match() {
 	}
 	if !same {
 		s.node.mingle()
-		s.noteShared(now)
+		s.noteWalkers()
 		s.node.change()
 	}
 }

@@ -98,7 +98,7 @@ func (n *network) start(d *Daemon) error {
 	n.running.Go(func() { n.reach(ctx) })
 	for _, a := range known.Devices {
 		for _, id := range a.Drives {
-			node.Expect(a.Key, log.DriveID(id))
+			node.Expect(a.Key, id)
 		}
 		for _, addr := range a.Addresses {
 			n.dial(ctx, addr, a.Key)
@@ -166,12 +166,12 @@ func (n *network) met(key [32]byte, name string, beacon [32]byte) {
 	n.remember(home.Acquaintance{Key: key, Name: clean(name), Beacon: beacon, Seen: time.Now()})
 }
 
-// shares remembers which drives a device shares: it is asked for them at once
-// when it is connected again.
-func (n *network) shares(key [32]byte, drives []log.DriveID) {
+// shares remembers the marks of drives of which a device does walks: it is asked
+// for them at once when it is connected again.
+func (n *network) shares(key [32]byte, marks [][32]byte) {
 	a := home.Acquaintance{Key: key, Seen: time.Now()}
-	for _, id := range drives {
-		a.Drives = append(a.Drives, home.Hex(id))
+	for _, m := range marks {
+		a.Drives = append(a.Drives, m)
 	}
 	n.remember(a)
 }
@@ -359,7 +359,7 @@ func (d *Daemon) fetchDrive(ctx context.Context, link *replicate.Link, name, dir
 	n := &d.network
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	n.node.Expect(link.Device, link.Drive)
+	n.node.Expect(link.Device, replicate.Mark(link.Hold, link.Drive))
 	n.node.Want(link.Drive, link.Hold)
 	defer n.node.Remove(link.Drive)
 	n.remember(home.Acquaintance{Key: link.Device, Beacon: link.Beacon, Addresses: link.Addresses, Seen: time.Now()})

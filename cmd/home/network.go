@@ -68,7 +68,7 @@ type Acquaintance struct {
 	Beacon    Hex       `json:"beacon"`
 	Addresses []string  `json:"addresses,omitempty"` // where it was
 	Seen      time.Time `json:"seen"`
-	Drives    []Hex     `json:"drives,omitempty"` // that it shared, the newest last
+	Drives    []Hex     `json:"drives,omitempty"` // marks of those it let read, see replicate.Mark, the newest last
 }
 
 // Shared is a share link that was made here. The link itself is not kept.
