@@ -24,7 +24,9 @@ type Change struct {
 	SizeDelta int64
 	Program   string
 	Uid       uint32
-	Undone    bool
+	// Undone says that all of it that is within the path asked for was undone
+	// since; of an undo, redone.
+	Undone bool
 }
 
 // String returns what a reason is called in the feed.
@@ -76,7 +78,7 @@ func (d *Drive) Changes(ctx context.Context, q ChangeQuery, fn func(Change) bool
 	if err != nil {
 		return err
 	}
-	l := &changeLister{query: q, fn: fn, undone: map[uint64]bool{}, redone: map[uint64]bool{}}
+	l := &changeLister{query: q, fn: fn}
 	if scope != RootIno {
 		seen, err := d.seenIn(ctx, k, scope, q.Path)
 		if err != nil {
@@ -90,13 +92,22 @@ func (d *Drive) Changes(ctx context.Context, q ChangeQuery, fn func(Change) bool
 			return d.documentChanges(ctx, k, scope, seen.Version.Seq+1, q.Path, l)
 		}
 	}
+	undone := reversals{by: map[uint64][]*doneChange{}}
 	return d.doneChanges(ctx, now, scope, func(c *doneChange) (bool, error) {
-		if !l.wants(c.id, c.reason, c.undoes, c.last.seq) {
+		rest := undone.rest(c)
+		if !l.wants(c.last.seq) {
 			return l.reaches(c.last.seq), nil
 		}
 		ch, err := d.describe(ctx, c)
 		if err != nil {
 			return false, err
+		}
+		if rest != c {
+			left, err := d.describe(ctx, rest)
+			if err != nil {
+				return false, err
+			}
+			ch.Undone = left.Verb == ""
 		}
 		return l.give(ch), nil
 	})
@@ -116,25 +127,15 @@ func (d *Drive) seenIn(ctx context.Context, k *keptVersions, ino Ino, path strin
 	return d.At(ctx, Version{d.writer, seq})
 }
 
-// changeLister filters changes that come newest first, and knows which of them
-// were undone.
+// changeLister filters changes that come newest first.
 type changeLister struct {
-	query          ChangeQuery
-	fn             func(Change) bool
-	given          int
-	undone, redone map[uint64]bool
+	query ChangeQuery
+	fn    func(Change) bool
+	given int
 }
 
-// wants takes note of a change and reports whether it is to be given.
-func (l *changeLister) wants(id uint64, r Reason, undoes, last uint64) bool {
-	switch r {
-	case ReasonRedo:
-		l.redone[undoes] = true
-	case ReasonUndo:
-		if !l.redone[id] {
-			l.undone[undoes] = true
-		}
-	}
+// wants reports whether a change that ended in a version is to be given.
+func (l *changeLister) wants(last uint64) bool {
 	return (l.query.Before.Seq == 0 || last < l.query.Before.Seq) && l.reaches(last)
 }
 
@@ -146,7 +147,6 @@ func (l *changeLister) give(c Change) bool {
 	if c.Verb == "" {
 		return true
 	}
-	c.Undone = l.undone[c.ID] || l.redone[c.ID]
 	l.given++
 	return l.fn(c) && (l.query.Limit <= 0 || l.given < l.query.Limit)
 }

@@ -25,7 +25,7 @@ type docChange struct {
 // index alone where there is one. The document is under ino, which versions
 // before below may have.
 func (d *Drive) documentChanges(ctx context.Context, k *keptVersions, ino Ino, below uint64, p string, l *changeLister) error {
-	g := &docGroups{d: d, k: k, l: l, path: path.Clean("/" + p), gone: below, open: map[uint64]*docChange{}}
+	g := &docGroups{d: d, k: k, l: l, path: path.Clean("/" + p), gone: below, open: map[uint64]*docChange{}, undone: map[uint64]bool{}}
 	it := d.docEvents(ctx, k, ino, k.head.seq+1)
 	it.top = below
 	at, err := d.tenureOf(ctx, k, it, ino, below)
@@ -112,6 +112,9 @@ type docGroups struct {
 	path string // of the document, as of the event last seen
 	gone uint64 // from this version on it did not have its path any more
 	open map[uint64]*docChange
+	// undone holds the changes that were undone in the document, and the undos
+	// that were redone.
+	undone map[uint64]bool
 }
 
 // add takes an event, and reports whether more are wanted.
@@ -234,7 +237,10 @@ func (g *docGroups) emit(below uint64) (bool, error) {
 		return cmp.Or(cmp.Compare(b.last, a.last), cmp.Compare(b.id, a.id))
 	})
 	for _, c := range ready {
-		if !g.l.wants(c.id, c.reason, c.undoes, c.last) {
+		if (c.reason == ReasonUndo || c.reason == ReasonRedo) && !g.undone[c.id] {
+			g.undone[c.undoes] = true
+		}
+		if !g.l.wants(c.last) {
 			if !g.l.reaches(c.last) {
 				return false, nil
 			}
@@ -252,6 +258,7 @@ func (g *docGroups) describe(c *docChange) Change {
 	ch := Change{
 		ID: c.id, First: Version{w, c.first}, Last: Version{w, c.last}, Time: unixNano(c.time),
 		Paths: []string{c.newPath}, Files: 1, Program: c.program, Uid: c.uid,
+		Undone: g.undone[c.id],
 	}
 	if c.after != nil {
 		ch.SizeDelta = int64(*c.after)

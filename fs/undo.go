@@ -45,18 +45,20 @@ func (e *ConflictError) Error() string {
 // Is reports whether target is ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// Undo takes back the newest change that is not undone yet.
+// Undo takes back the newest change of which something within the path is not
+// undone yet: the rest of it, if other parts are.
 func (d *Drive) Undo(ctx context.Context, o UndoOptions) (Result, error) {
-	return d.reverse(ctx, o, ReasonUndo, d.lastDone)
+	return d.reverse(ctx, o, ReasonUndo)
 }
 
-// Redo takes back the newest undo, if nothing was changed since.
+// Redo takes back the newest undo, or what is left of it, if nothing was
+// changed since.
 func (d *Drive) Redo(ctx context.Context, o UndoOptions) (Result, error) {
-	return d.reverse(ctx, o, ReasonRedo, d.lastUndone)
+	return d.reverse(ctx, o, ReasonRedo)
 }
 
-// reverse makes the inverse of the change that pick finds.
-func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick func(context.Context, *Snapshot, Ino, map[uint64]bool) (*doneChange, error)) (Result, error) {
+// reverse makes the inverse of the change that is to be undone, or redone.
+func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason) (Result, error) {
 	var res Result
 	var before, after *view
 	v, err := d.transact(ctx, func(now *Snapshot) (*patch, error) {
@@ -64,29 +66,25 @@ func (d *Drive) reverse(ctx context.Context, o UndoOptions, reason Reason, pick 
 		if err != nil {
 			return nil, err
 		}
-		// A change that began and ended within one version, as a chmod of a
-		// file that was just made, has left nothing to take back by itself.
-		traceless := map[uint64]bool{}
-		var done *doneChange
-		var p *patch
-		for p == nil || p.empty() {
-			if done, err = pick(ctx, now, scope, traceless); err != nil {
-				return nil, err
-			}
-			if p, err = d.inverse(ctx, now, done, scope, o.Force); err != nil {
-				return nil, err
-			}
-			traceless[done.id] = true
+		undone, err := d.reversalsIn(ctx, scope, o.Path)
+		if err != nil {
+			return nil, err
+		}
+		done, p, err := d.newestInverse(ctx, now, scope, undone, reason, o.Force)
+		if err != nil {
+			return nil, err
 		}
 		p.reason, p.undoes = reason, done.id
 		told := done
 		if reason == ReasonRedo { // people redo what was undone, not the undoing
-			if told, err = d.changeByID(ctx, now, scope, done.undoes); errors.Is(err, ErrNothing) {
-				told, err = done, nil
+			switch told, err = d.changeByID(ctx, now, scope, done.undoes); {
+			case errors.Is(err, ErrNothing):
+				told = done
+			case err != nil:
+				return nil, err
+			default:
+				told.within(done)
 			}
-		}
-		if err != nil {
-			return nil, err
 		}
 		if res.Change, err = d.describe(ctx, told); err != nil {
 			return nil, err
@@ -208,11 +206,11 @@ func (d *Drive) doneChanges(ctx context.Context, now *Snapshot, scope Ino, fn fu
 			if err != nil {
 				return false, err
 			}
-			if !inside {
-				continue
-			}
 			a := v.actors[ch.actor]
 			c := open[a.id]
+			if !inside && !c.named(ch) {
+				continue
+			}
 			if c == nil {
 				c = &doneChange{id: a.id, reason: v.reason, undoes: v.undoes, program: a.program, uid: a.uid, last: v, inodes: map[Ino]touch{}, names: map[nameOf]touch{}}
 				open[a.id] = c
@@ -227,6 +225,16 @@ func (d *Drive) doneChanges(ctx context.Context, now *Snapshot, scope Ino, fn fu
 	}
 	_, err = emit(0)
 	return err
+}
+
+// named reports whether a change is to a name that c changed later, too: where
+// that led in between is nothing to go back to.
+func (c *doneChange) named(ch change) bool {
+	if c == nil || ch.what&(didLink|didUnlink) == 0 {
+		return false
+	}
+	_, ok := c.names[nameOf{ch.parent, ch.name}]
+	return ok
 }
 
 func (c *doneChange) add(seq uint64, ch change) {
@@ -344,52 +352,33 @@ func (p *pastStates) around(ctx context.Context, t touch) (pre, post *Snapshot, 
 	return pre, post, nil
 }
 
-// lastDone finds the newest change that may be undone: not itself an undo, and
-// not undone. Those in skip are passed over.
-func (d *Drive) lastDone(ctx context.Context, now *Snapshot, scope Ino, skip map[uint64]bool) (*doneChange, error) {
-	undone, redone := map[uint64]bool{}, map[uint64]bool{}
+// newestInverse finds the newest change that has something left to take back,
+// and computes what does so. For undo these are the changes that are no undo
+// themselves; for redo the undos that no other change came after.
+func (d *Drive) newestInverse(ctx context.Context, now *Snapshot, scope Ino, undone reversals, reason Reason, force bool) (*doneChange, *patch, error) {
 	var found *doneChange
+	var inverse *patch
 	err := d.doneChanges(ctx, now, scope, func(c *doneChange) (bool, error) {
+		rest := undone.rest(c)
 		switch {
-		case c.reason == ReasonRedo:
-			redone[c.undoes] = true
-		case c.reason == ReasonUndo:
-			if !redone[c.id] {
-				undone[c.undoes] = true
-			}
-		case !undone[c.id] && !skip[c.id]:
-			found = c
+		case c.reason == ReasonRedo, c.reason == ReasonUndo && reason == ReasonUndo:
+			return true, nil
+		case c.reason != ReasonUndo && reason == ReasonRedo:
 			return false, nil
 		}
-		return true, nil
-	})
-	if err == nil && found == nil {
-		err = fmt.Errorf("nothing to undo: %w", ErrNothing)
-	}
-	return found, err
-}
-
-// lastUndone finds the newest undo, if no other change came after it. Those in
-// skip are passed over.
-func (d *Drive) lastUndone(ctx context.Context, now *Snapshot, scope Ino, skip map[uint64]bool) (*doneChange, error) {
-	redone := map[uint64]bool{}
-	var found *doneChange
-	err := d.doneChanges(ctx, now, scope, func(c *doneChange) (bool, error) {
-		switch {
-		case c.reason == ReasonRedo:
-			redone[c.undoes] = true
-			return true, nil
-		case c.reason == ReasonUndo && (redone[c.id] || skip[c.id]):
-			return true, nil
-		case c.reason == ReasonUndo:
-			found = c
+		// A change that began and ended within one version, as a chmod of a
+		// file that was just made, has left nothing to take back by itself.
+		p, err := d.inverse(ctx, now, rest, scope, force)
+		if err != nil || p.empty() {
+			return true, err
 		}
+		found, inverse = rest, p
 		return false, nil
 	})
 	if err == nil && found == nil {
-		err = fmt.Errorf("nothing to redo: %w", ErrNothing)
+		err = fmt.Errorf("nothing to %v: %w", reason, ErrNothing)
 	}
-	return found, err
+	return found, inverse, err
 }
 
 // changeByID finds a change.
@@ -429,7 +418,7 @@ func (d *Drive) inverse(ctx context.Context, now *Snapshot, c *doneChange, scope
 		switch {
 		case err != nil:
 			return nil, err
-		case at3 == was:
+		case was == is, at3 == was: // a name in passing, or free again
 			continue
 		case at3 != is && !force:
 			conflict(at3, at.name)
@@ -440,6 +429,12 @@ func (d *Drive) inverse(ctx context.Context, now *Snapshot, c *doneChange, scope
 			continue
 		}
 		if _, err := now.v.inode(was); errors.Is(err, ErrNotExist) {
+			// As it was before the change touched it, which may be earlier.
+			if t, ok := c.inodes[was]; ok {
+				if pre, _, err = past.around(ctx, t); err != nil {
+					return nil, err
+				}
+			}
 			p.set(was, pre.v, partWhole)
 		} else if err != nil {
 			return nil, err

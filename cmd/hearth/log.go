@@ -15,7 +15,7 @@ func (a *app) logCommand() *cli.Command {
 		Name: "log", Usage: "list what was changed, newest first", ArgsUsage: "PATH",
 		Description: describe(`Lists the changes of a file or folder as people think of them: one untar, one
 save, one "rm -r" is one line, with its version, time, what it did, the change
-of size and the program. A change that was undone is marked.
+of size and the program. A change is marked when all of it there was undone.
 
 With --versions, the versions of one file: each time that it was saved, with
 its size and name then.`,

@@ -14,7 +14,8 @@ func (a *app) undoCommand() *cli.Command {
 	return &cli.Command{
 		Name: "undo", Usage: "take the newest change back", ArgsUsage: "[PATH]",
 		Description: describe(`Takes back the newest change of a file or folder; without PATH, of the current
-folder (or the nearest above it, if that was deleted). Again takes back the one before. Nothing newer is lost: where later
+folder (or the nearest above it, if that was deleted). Again takes back the one before. Of a change
+that was undone in a part of the folder, undo takes back the rest. Nothing newer is lost: where later
 edits overlap, undo stops and says so. "hearth redo" does it again.`,
 			"rm -r ~/Hearth/project && hearth undo ~/Hearth"),
 		Flags: []cli.Flag{
