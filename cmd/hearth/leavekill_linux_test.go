@@ -19,7 +19,7 @@ import (
 // be used.
 func TestLeaveKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("short")
+		t.Skip("it kills daemons again and again; make test does")
 	}
 	root := t.TempDir()
 	homes := map[string]*home.Home{}
